@@ -1,0 +1,1 @@
+"""Object stores: the one seam between BoilStream and durable storage."""
