@@ -1,0 +1,1 @@
+"""Tests of BoilStream; the folders mirror the package."""
