@@ -37,27 +37,34 @@ def _default_memory_limit_mb() -> int:
     return max(256, pages * size // MIB // 2)
 
 
-def _setting(description: str, *, example: str, **kwargs: Any) -> Any:  # noqa: ANN401 - mirrors pydantic.Field
+def _setting(description: str, *, example: str, **kwargs: Any) -> Any:
     return Field(description=description, examples=[example], **kwargs)
 
 
 class Settings(BaseSettings):
     """The configuration of one process. Build it with `load`, which explains what is wrong."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True, hide_input_in_errors=True)
+    model_config = SettingsConfigDict(
+        frozen=True, extra="ignore", env_ignore_empty=True, hide_input_in_errors=True
+    )
 
     # Identity providers
     auth_providers: CommaList = _setting(
         "identity providers whose tokens are accepted, a comma list", example="okta", default=()
     )
     okta_org_domain: str | None = _setting(
-        "host of the Okta organisation, without scheme; may carry a port", example="company.okta.com", default=None
+        "host of the Okta organisation, without scheme; may carry a port",
+        example="company.okta.com",
+        default=None,
     )
     okta_audience: str | None = _setting(
         "audience of the custom authorization server", example="api://boilstream", default=None
     )
     okta_auth_server_id: str = _setting(
-        "id of the custom authorization server", example="default", default="default", pattern=r"^[A-Za-z0-9._-]+$"
+        "id of the custom authorization server",
+        example="default",
+        default="default",
+        pattern=r"^[A-Za-z0-9._-]+$",
     )
     okta_client_id: str | None = _setting(
         "client id that ID tokens must be issued to", example="0oa123456789abcdef", default=None
@@ -66,24 +73,29 @@ class Settings(BaseSettings):
         "accept ID tokens of the org authorization server too", example="true", default=False
     )
     auth_ca_file: Path | None = _setting(
-        "CA bundle (PEM) for calls to identity providers; unset: the system's roots", example="certs/ca.crt", default=None
+        "CA bundle (PEM) for calls to identity providers; unset: the system's roots",
+        example="certs/ca.crt",
+        default=None,
     )
     jwks_cache_seconds: int = _setting(
         "how long a provider's signing keys are used before they are fetched again, seconds",
-        example="3600", default=3600, ge=60, le=86_400,
+        example="3600",
+        default=3600,
+        ge=60,
+        le=86_400,
     )
-    jwks_max_keys: int = _setting(
-        "signing keys kept per issuer", example="100", default=100, ge=1, le=1000
-    )
+    jwks_max_keys: int = _setting("signing keys kept per issuer", example="100", default=100, ge=1, le=1000)
     allow_anonymous: bool = _setting(
         "without providers, serve callers without a token on every interface, not only on loopback",
-        example="true", default=False,
+        example="true",
+        default=False,
     )
 
     # Authorization
     authorization_enabled: bool | None = _setting(
         "decide by groups and scopes; unset: on as soon as one of the six lists below is set",
-        example="true", default=None,
+        example="true",
+        default=None,
     )
     admin_groups: CommaList = _setting(
         "groups that may read, write, drop and alter", example="DataEngineers,SystemAdmins", default=()
@@ -91,32 +103,48 @@ class Settings(BaseSettings):
     write_groups: CommaList = _setting("groups that may read and write", example="ETLDevelopers", default=())
     read_only_groups: CommaList = _setting("groups that may read", example="DataAnalysts,Viewers", default=())
     admin_scopes: CommaList = _setting(
-        "scopes that allow all, for tokens without a listed group", example="admin:system", default=("admin:system",)
+        "scopes that allow all, for tokens without a listed group",
+        example="admin:system",
+        default=("admin:system",),
     )
     write_scopes: CommaList = _setting(
-        "scopes that allow writing, for tokens without a listed group", example="write:data", default=("write:data",)
+        "scopes that allow writing, for tokens without a listed group",
+        example="write:data",
+        default=("write:data",),
     )
     read_scopes: CommaList = _setting(
-        "scopes that allow reading, for tokens without a listed group", example="read:data", default=("read:data",)
+        "scopes that allow reading, for tokens without a listed group",
+        example="read:data",
+        default=("read:data",),
     )
 
     # Storage
-    data_dir: Path = _setting("folder of the local store and the SQLite catalog", example="./data", default=Path("data"))
+    data_dir: Path = _setting(
+        "folder of the local store and the SQLite catalog", example="./data", default=Path("data")
+    )
     s3_bucket: str | None = _setting(
-        "bucket that receives the data; unset: the local folder DATA_DIR", example="my-data-bucket", default=None,
+        "bucket that receives the data; unset: the local folder DATA_DIR",
+        example="my-data-bucket",
+        default=None,
         pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$",
     )
     s3_prefix: str = _setting(
-        "key prefix inside the bucket", example="boilstream/prod", default="",
+        "key prefix inside the bucket",
+        example="boilstream/prod",
+        default="",
         pattern=r"^([A-Za-z0-9._=-]+(/[A-Za-z0-9._=-]+)*)?$",
     )
     s3_endpoint_url: str | None = _setting(
-        "endpoint of an S3-compatible store; unset: AWS", example="http://127.0.0.1:8333", default=None,
+        "endpoint of an S3-compatible store; unset: AWS",
+        example="http://127.0.0.1:8333",
+        default=None,
         pattern=r"^https?://[^/\s]+$",
     )
     iceberg_catalog_uri: str | None = _setting(
         "SQLAlchemy address of the Iceberg catalog's database; unset: SQLite in DATA_DIR",
-        example="postgresql+psycopg2://boilstream:secret@db/catalog", default=None, pattern=r"^[a-z0-9+]+:.+$",
+        example="postgresql+psycopg2://boilstream:secret@db/catalog",
+        default=None,
+        pattern=r"^[a-z0-9+]+:.+$",
     )
 
     # Ingestion
@@ -125,33 +153,48 @@ class Settings(BaseSettings):
     )
     s3_flush_interval_ms: int = _setting(
         "least time between two flushes, milliseconds: a crowd of small appends shares one",
-        example="250", default=250, ge=0, le=60_000,
+        example="250",
+        default=250,
+        ge=0,
+        le=60_000,
     )
     max_file_mb: int = _setting(
         "a data file is cut when its rows take this much memory, MiB (less once compressed)",
-        example="128", default=128, ge=1, le=4096,
+        example="128",
+        default=128,
+        ge=1,
+        le=4096,
     )
     memory_limit_mb: int = _setting(
         "ceiling for rows that are received and not yet stored, MiB; unset: half of the machine",
-        example="4096", default_factory=_default_memory_limit_mb, ge=64,
+        example="4096",
+        default_factory=_default_memory_limit_mb,
+        ge=64,
     )
     ack_timeout_seconds: float = _setting(
         "longest wait of a write for the store or for memory, seconds; then it fails as retryable",
-        example="60", default=60.0, gt=0, le=3600,
+        example="60",
+        default=60.0,
+        gt=0,
+        le=3600,
     )
 
     # Server
     flight_host: str = _setting("address to listen on", example="0.0.0.0", default="0.0.0.0")  # noqa: S104
     flight_port: int = _setting("port of Arrow Flight", example="50051", default=50051, ge=0, le=65_535)
     tls_cert_path: Path | None = _setting(
-        f"server certificate chain (PEM); unset: {_DEFAULT_CERT} if it is there", example="certs/server.crt", default=None
+        f"server certificate chain (PEM); unset: {_DEFAULT_CERT} if it is there",
+        example="certs/server.crt",
+        default=None,
     )
     tls_key_path: Path | None = _setting(
         f"private key of the certificate (PEM); unset: {_DEFAULT_KEY} if it is there",
-        example="certs/server.key", default=None,
+        example="certs/server.key",
+        default=None,
     )
     tls_client_ca_path: Path | None = _setting(
-        "CA bundle (PEM); when set, clients must show a certificate that it signed", example="certs/client-ca.crt",
+        "CA bundle (PEM); when set, clients must show a certificate that it signed",
+        example="certs/client-ca.crt",
         default=None,
     )
     shutdown_grace_seconds: float = _setting(
@@ -166,12 +209,22 @@ class Settings(BaseSettings):
 
     # Development (`boilstream dev` only)
     dev_issuer_port: int = _setting(
-        "port of the development issuer; `serve` never starts one", example="50052", default=50052, ge=0, le=65_535
+        "port of the development issuer; `serve` never starts one",
+        example="50052",
+        default=50052,
+        ge=0,
+        le=65_535,
     )
 
     @field_validator(
-        "auth_providers", "admin_groups", "write_groups", "read_only_groups", "admin_scopes", "write_scopes",
-        "read_scopes", mode="before",
+        "auth_providers",
+        "admin_groups",
+        "write_groups",
+        "read_only_groups",
+        "admin_scopes",
+        "write_scopes",
+        "read_scopes",
+        mode="before",
     )
     @classmethod
     def _split_commas(cls, value: object) -> object:
@@ -184,7 +237,9 @@ class Settings(BaseSettings):
     def _known_providers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         unknown = [name for name in value if name.lower() not in PROVIDER_ALIASES]
         if unknown:
-            raise ValueError(f"unknown provider {unknown[0]!r}; known are {', '.join(sorted(PROVIDER_ALIASES))}")
+            raise ValueError(
+                f"unknown provider {unknown[0]!r}; known are {', '.join(sorted(PROVIDER_ALIASES))}"
+            )
         return tuple(dict.fromkeys(PROVIDER_ALIASES[name.lower()] for name in value))
 
     @field_validator("okta_org_domain")
@@ -202,7 +257,10 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _complete(self) -> Self:
         if "okta" in self.auth_providers:
-            for name, example in (("okta_org_domain", "company.okta.com"), ("okta_audience", "api://boilstream")):
+            for name, example in (
+                ("okta_org_domain", "company.okta.com"),
+                ("okta_audience", "api://boilstream"),
+            ):
                 if getattr(self, name) is None:
                     raise ValueError(
                         f"{name.upper()} is missing: AUTH_PROVIDERS names okta; for example {name.upper()}={example}"
@@ -219,22 +277,33 @@ class Settings(BaseSettings):
         for name in ("auth_ca_file", "tls_cert_path", "tls_key_path", "tls_client_ca_path"):
             path: Path | None = getattr(self, name)
             if path is not None and not path.is_file():
-                raise ValueError(f"{name.upper()}: {str(path)!r} is not a readable file; for example "
-                                 f"{name.upper()}={example_of(name)}")
+                raise ValueError(
+                    f"{name.upper()}: {str(path)!r} is not a readable file; for example "
+                    f"{name.upper()}={example_of(name)}"
+                )
         cert, key = self.tls_files
         if (cert is None) != (key is None):
             missing = "TLS_KEY_PATH" if key is None else "TLS_CERT_PATH"
-            raise ValueError(f"{missing} is missing: a certificate and its key go together; for example "
-                             f"{missing}={example_of(missing.lower())}")
+            raise ValueError(
+                f"{missing} is missing: a certificate and its key go together; for example "
+                f"{missing}={example_of(missing.lower())}"
+            )
         if self.tls_client_ca_path and cert is None:
-            raise ValueError("TLS_CLIENT_CA_PATH needs TLS_CERT_PATH and TLS_KEY_PATH; for example "
-                             "TLS_CERT_PATH=certs/server.crt")
+            raise ValueError(
+                "TLS_CLIENT_CA_PATH needs TLS_CERT_PATH and TLS_KEY_PATH; for example "
+                "TLS_CERT_PATH=certs/server.crt"
+            )
         return self
 
     @property
     def tls_files(self) -> tuple[Path | None, Path | None]:
         """Certificate and key to serve with: those set, else the pair in `certs/`, else neither."""
-        if self.tls_cert_path is None and self.tls_key_path is None and _DEFAULT_CERT.is_file() and _DEFAULT_KEY.is_file():
+        if (
+            self.tls_cert_path is None
+            and self.tls_key_path is None
+            and _DEFAULT_CERT.is_file()
+            and _DEFAULT_KEY.is_file()
+        ):
             return _DEFAULT_CERT, _DEFAULT_KEY
         return self.tls_cert_path, self.tls_key_path
 
@@ -243,7 +312,14 @@ class Settings(BaseSettings):
         """Whether groups and scopes decide (AUTHORIZATION_ENABLED, or any rule set)."""
         if self.authorization_enabled is not None:
             return self.authorization_enabled
-        rules = ("admin_groups", "write_groups", "read_only_groups", "admin_scopes", "write_scopes", "read_scopes")
+        rules = (
+            "admin_groups",
+            "write_groups",
+            "read_only_groups",
+            "admin_scopes",
+            "write_scopes",
+            "read_scopes",
+        )
         return any(name in self.model_fields_set and getattr(self, name) for name in rules)
 
     def describe(self) -> list[tuple[str, str]]:
