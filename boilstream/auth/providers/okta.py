@@ -1,0 +1,126 @@
+"""Okta: access tokens of a custom authorization server and, by choice, ID tokens.
+
+Rules: https://developer.okta.com/docs/guides/validate-access-tokens/ and
+https://developer.okta.com/docs/guides/validate-id-tokens/. Access tokens of the org authorization server
+are meant for Okta's own interfaces and must not be validated by others.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from boilstream.auth.errors import InvalidToken, shown
+from boilstream.auth.identity import Identity
+from boilstream.auth.providers.base import (
+    Claims,
+    Provider,
+    TrustedIssuer,
+    audiences,
+    optional_text,
+    required_text,
+    text_array,
+)
+from boilstream.errors import ConfigurationError
+from boilstream.settings import Settings
+
+NAME = "okta"
+
+_LOGGER = logging.getLogger(f"boilstream.auth.{NAME}")
+
+
+def from_settings(settings: Settings) -> Provider:
+    """The provider of the OKTA_ settings. Raises ConfigurationError when a required one is missing."""
+    if settings.okta_org_domain is None or settings.okta_audience is None:
+        raise ConfigurationError("OKTA_ORG_DOMAIN and OKTA_AUDIENCE must be set for AUTH_PROVIDERS=okta")
+    return provider(
+        org_domain=settings.okta_org_domain,
+        audience=settings.okta_audience,
+        auth_server_id=settings.okta_auth_server_id,
+        client_id=settings.okta_client_id,
+        allow_org_server=settings.okta_allow_org_server,
+    )
+
+
+def provider(
+    *,
+    org_domain: str,
+    audience: str,
+    auth_server_id: str = "default",
+    client_id: str | None = None,
+    allow_org_server: bool = False,
+) -> Provider:
+    """Okta as a provider.
+
+    `org_domain` is a host, with a port if need be; `audience` that of the custom authorization server
+    `auth_server_id`. With `client_id`, ID tokens issued to that client count too. `allow_org_server`
+    adds the ID tokens of the org authorization server and needs `client_id`.
+    """
+    org = f"https://{org_domain.lower()}"  # Okta writes issuers in lower case
+    custom = f"{org}/oauth2/{auth_server_id}"
+
+    def check_custom(claims: Claims) -> None:
+        found = audiences(claims)
+        if client_id is not None and found == (client_id,):
+            return
+        if _is_id_token(claims):
+            raise InvalidToken(
+                f"Invalid audience: an ID token for {shown(found)}, OKTA_CLIENT_ID is "
+                f"{client_id or 'not set'}; send the access token, or set OKTA_CLIENT_ID to accept ID tokens"
+            )
+        if audience not in found:
+            raise InvalidToken(f"Invalid audience: token has {shown(found)}, OKTA_AUDIENCE is {audience!r}")
+
+    def check_org(claims: Claims) -> None:
+        found = audiences(claims)
+        if found == (org,):
+            raise InvalidToken(
+                "Invalid audience: an access token of the org authorization server is meant for Okta itself; "
+                f"use a custom authorization server such as {custom}, or send the ID token"
+            )
+        if found != (client_id,):
+            raise InvalidToken(f"Invalid audience: token has {shown(found)}, OKTA_CLIENT_ID is {client_id!r}")
+
+    issuers = [TrustedIssuer(custom, f"{custom}/v1/keys", check_custom, _to_identity)]
+    refused = {}
+    if allow_org_server:
+        if client_id is None:
+            raise ConfigurationError(
+                "OKTA_ALLOW_ORG_SERVER=true needs OKTA_CLIENT_ID, the audience of ID tokens"
+            )
+        issuers.append(TrustedIssuer(org, f"{org}/oauth2/v1/keys", check_org, _to_identity))
+    else:
+        refused[org] = (
+            f"{org} is the org authorization server; get the token from the custom authorization server "
+            f"{custom}, or set OKTA_ALLOW_ORG_SERVER=true and OKTA_CLIENT_ID to accept its ID tokens"
+        )
+    return Provider(
+        name=NAME,
+        display_name="Okta",
+        issuers=tuple(issuers),
+        issuer_hint="check OKTA_ORG_DOMAIN and OKTA_AUTH_SERVER_ID",
+        refused_issuers=refused,
+    )
+
+
+def _is_id_token(claims: Claims) -> bool:
+    """Whether claims occur that only ID tokens have; Okta also marks them in the token's own id."""
+    token_id = claims.get("jti")
+    return any(name in claims for name in ("nonce", "at_hash", "c_hash")) or (
+        isinstance(token_id, str) and token_id.startswith("ID.")
+    )
+
+
+def _to_identity(claims: Claims) -> Identity:
+    subject = required_text(claims, "sub")
+    if "groups" not in claims:
+        _LOGGER.debug(
+            "Groups not extracted: the token of %s has no claim groups; add it to the authorization server",
+            subject,
+        )
+    return Identity(
+        provider=NAME,
+        subject=subject,
+        client=optional_text(claims, "cid"),
+        groups=text_array(claims, "groups"),
+        scopes=text_array(claims, "scp"),
+    )

@@ -1,0 +1,1 @@
+"""Topics: names, schemas, and their definitions in the Iceberg catalog."""

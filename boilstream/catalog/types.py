@@ -1,0 +1,272 @@
+"""The schema of a topic: what clients declared, what Iceberg holds, what data files contain.
+
+`TopicSchema.declare` makes it for a new topic, `TopicSchema.load` from what the catalog kept.
+`conform` checks a stream once and gives the Conformer that converts its batches; `to_declared`
+is the way back. Both ways keep every value exactly.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import count
+from typing import Any, Final
+
+import pyarrow as pa
+from pyiceberg.io.pyarrow import schema_to_pyarrow
+from pyiceberg.schema import Schema, assign_fresh_schema_ids
+from pyiceberg.types import NestedField
+
+from boilstream.catalog import typemap
+from boilstream.catalog.convert import absent, decoder, encoder, match_children
+from boilstream.catalog.declared import normalise
+from boilstream.catalog.leaves import MAX_EXPANDED_BYTES, Step, TooLarge, Unfit
+from boilstream.catalog.typemap import Refused, show
+from boilstream.errors import InvalidArgument
+
+MAX_DECLARED_BYTES: Final = 1024 * 1024
+"""Longest serialized declared schema, in characters of base64."""
+
+_MAX_PROBLEMS = 20
+"""Most columns that one message names."""
+
+
+@dataclass(frozen=True)
+class TopicSchema:
+    """One schema in its three forms; columns have the same order in all of them."""
+
+    declared: pa.Schema
+    """What clients read back. Without metadata; extension types carry their own."""
+    iceberg: Schema
+    """Format version 2, with the field ids of the table."""
+    stored: pa.Schema
+    """Schema of the data files: Iceberg-legal types, field ids at every level."""
+
+    @classmethod
+    def declare(cls, schema: pa.Schema) -> TopicSchema:
+        """The schema of a new topic that a client declares.
+
+        The field ids are those that creating the table will assign. Raises InvalidArgument that
+        names the column and what to do.
+        """
+        try:
+            declared = normalise(schema)
+            iceberg = assign_fresh_schema_ids(Schema(*typemap.iceberg_fields(declared, count(1))))
+        except Refused as problem:
+            raise InvalidArgument(str(problem)) from None
+        except ValueError:  # Iceberg finds columns by their dotted path
+            raise InvalidArgument(
+                "two columns have the same dotted path, such as 'a.b' beside a struct 'a' with a child 'b'; rename one"
+            ) from None
+        if len(serialize_declared(declared)) > MAX_DECLARED_BYTES:
+            raise InvalidArgument(f"the schema takes more than {MAX_DECLARED_BYTES} bytes; use shorter names")
+        return cls(declared, iceberg, _stored(iceberg, declared))
+
+    @classmethod
+    def load(cls, declared: pa.Schema, iceberg: Schema) -> TopicSchema:
+        """The schema of a table whose declared form the catalog kept.
+
+        The table decides. A column that another engine added, renamed or changed reads as the Arrow
+        type of its Iceberg type; one that it dropped is gone; one that it made optional is nullable.
+        Raises ValueError for an Iceberg type that this server cannot read.
+        """
+        known = {field.name: field.type for field in declared}
+        fields = [
+            pa.field(field.name, _declared_type(field, known.get(field.name)), nullable=field.optional)
+            for field in iceberg.fields
+        ]
+        found = pa.schema(fields)
+        return cls(found, iceberg, _stored(iceberg, found))
+
+    def select(self, names: Sequence[str]) -> TopicSchema:
+        """The schema of a projection to some top-level columns, in the given order; ids stay.
+
+        Raises InvalidArgument that names the columns that do not exist.
+        """
+        positions = {name: index for index, name in enumerate(self.declared.names)}
+        if missing := [name for name in names if name not in positions]:
+            raise InvalidArgument(
+                _listed([f"column {show(name)}: the topic has no such column" for name in missing])
+            )
+        chosen = [positions[name] for name in names]
+        return TopicSchema(
+            pa.schema([self.declared.field(index) for index in chosen]),
+            Schema(*(self.iceberg.fields[index] for index in chosen)),
+            pa.schema([self.stored.field(index) for index in chosen]),
+        )
+
+    @cached_property
+    def row_width(self) -> int:
+        """Bytes of memory that a declared row takes at least, null or not.
+
+        A reader limits the rows of a batch by it: a null in a fixed-size list takes all its slots.
+        """
+        return sum(typemap.fixed_width(field.type) for field in self.declared)
+
+    def conform(self, schema: pa.Schema) -> Conformer:
+        """What converts batches of a stream with that schema; columns are matched by name.
+
+        Raises InvalidArgument that names all columns that cannot be: unknown ones, missing ones
+        that are not nullable, and types that cannot become the declared ones.
+        """
+        problems: list[str] = []
+
+        def report(problem: Refused) -> None:
+            problems.append(str(problem))
+
+        if not len(schema):
+            raise InvalidArgument("the stream has no columns; send at least one of the topic's")
+        columns = []
+        try:
+            positions = match_children(self.declared, schema, "", report)
+            for position, field, target in zip(positions, self.declared, self.stored, strict=True):
+                if position < 0:
+                    step: Step | None = absent(target.type, field.name)
+                    expands = True
+                else:
+                    sent = schema.field(position).type
+                    step = encoder(sent, field.type, target.type, field.name, report)
+                    expands = typemap.expands(sent)
+                columns.append(_Column(field.name, max(position, 0), step, not field.nullable, expands))
+        except Refused as problem:
+            report(problem)
+        if problems:
+            raise InvalidArgument(_listed(problems))
+        return Conformer(self.stored, columns)
+
+    def to_declared(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """A batch of a data file in the declared form.
+
+        Columns have the order of `stored`. Other Arrow types for the same Iceberg types (a file that
+        another engine rewrote) are accepted. Raises InvalidArgument when a value does not fit the
+        declared type, which only another engine can have written.
+        """
+        if not batch.schema.equals(self.stored):
+            batch = self._as_stored(batch)
+        try:
+            arrays = [
+                column if step is None else step(column)
+                for column, step in zip(batch.columns, self._decoders, strict=True)
+            ]
+        except Unfit as problem:
+            raise InvalidArgument(f"column {problem}") from None
+        return pa.RecordBatch.from_arrays(arrays, schema=self.declared)
+
+    @cached_property
+    def _decoders(self) -> list[Step | None]:
+        pairs = zip(self.stored, self.declared, strict=True)
+        return [decoder(stored.type, declared.type, declared.name) for stored, declared in pairs]
+
+    def _as_stored(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        return TopicSchema(self.stored, self.iceberg, self.stored).conform(batch.schema).to_stored(batch)
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    """How one stored column is made."""
+
+    name: str
+    position: int
+    """Of the column in the stream that it is made from; any, if it becomes all nulls."""
+    step: Step | None
+    required: bool
+    expands: bool
+    """Whether the stored form may be much larger than what was sent."""
+
+    def convert(self, array: Any) -> Any:
+        """The stored form of an array; raises Unfit."""
+        if self.step is not None:
+            array = self.step(array)
+        if self.required and array.null_count:
+            raise Unfit(self.name, "null in a column that does not allow nulls")
+        return array
+
+
+class Conformer:
+    """Converts the batches of one stream to the stored form. Get it from `TopicSchema.conform`."""
+
+    def __init__(self, stored: pa.Schema, columns: list[_Column]) -> None:
+        self._stored = stored
+        self._columns = columns
+
+    def to_stored(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """The batch with the schema of the data files.
+
+        The batch has the schema that `conform` saw and has passed `validate(full=True)`. Columns
+        that are equal in both forms are shared, not copied. Raises InvalidArgument naming column,
+        row (within the batch, from 0) and what does not fit.
+        """
+        arrays = []
+        expanded = 0
+        for column in self._columns:
+            try:
+                array = column.convert(batch.column(column.position))
+                if column.expands:
+                    expanded += array.nbytes
+                    if expanded > MAX_EXPANDED_BYTES:
+                        raise TooLarge(column.name)
+            except Unfit as problem:
+                raise InvalidArgument(_explain(column, batch, problem)) from None
+            arrays.append(array)
+        return pa.RecordBatch.from_arrays(arrays, schema=self._stored)
+
+
+def serialize_declared(schema: pa.Schema) -> str:
+    """A declared schema as text for a table property: base64 of its Arrow IPC message."""
+    return base64.b64encode(schema.serialize()).decode()
+
+
+def parse_declared(text: str) -> pa.Schema:
+    """The schema that `serialize_declared` wrote; raises ValueError if the text is no such thing."""
+    if len(text) > MAX_DECLARED_BYTES:
+        raise ValueError(f"the declared schema has more than {MAX_DECLARED_BYTES} characters")
+    try:
+        message = base64.b64decode(text, validate=True)
+        return normalise(pa.ipc.read_schema(pa.py_buffer(message)))
+    except (binascii.Error, pa.ArrowException, OSError, Refused) as error:
+        raise ValueError(f"the declared schema is not readable: {error}") from None
+
+
+def _stored(iceberg: Schema, declared: pa.Schema) -> pa.Schema:
+    pairs = zip(iceberg.fields, declared, strict=True)
+    return pa.schema([typemap.stored_field(field, kind.type) for field, kind in pairs])
+
+
+def _declared_type(field: NestedField, declared: pa.DataType | None) -> pa.DataType:
+    """The declared type of a table's column: the one that was kept if it still fits, else Iceberg's own."""
+    if declared is not None and typemap.fits(declared, field.field_type):
+        return declared
+    natural = schema_to_pyarrow(field.field_type, include_field_ids=False)
+    return normalise(pa.schema([pa.field(field.name, natural)])).field(0).type
+
+
+def _listed(problems: list[str]) -> str:
+    more = len(problems) - _MAX_PROBLEMS
+    return "; ".join(problems[:_MAX_PROBLEMS]) + (f"; and {more} more" if more > 0 else "")
+
+
+def _explain(column: _Column, batch: pa.RecordBatch, problem: Unfit) -> str:
+    """What is wrong in which row: the first row whose prefix of the batch cannot be converted."""
+    if isinstance(problem, TooLarge):
+        return f"column {problem}"
+    array = batch.column(column.position)
+    good, bad = 0, len(array)
+    while bad - good > 1:
+        middle = (good + bad) // 2
+        if _unfit(column, array.slice(good, middle - good)) is None:
+            good = middle
+        else:
+            bad = middle
+    found = _unfit(column, array.slice(good, 1)) or problem
+    return f"column {show(found.path)}, row {good}: {found.reason}"
+
+
+def _unfit(column: _Column, array: Any) -> Unfit | None:
+    try:
+        column.convert(array)
+    except Unfit as problem:
+        return problem
+    return None

@@ -1,0 +1,66 @@
+"""The one place where errors become Flight errors.
+
+Nothing else may reach Flight: any other exception would carry its traceback to the client.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pyarrow.flight as flight
+
+from boilstream.errors import BoilStreamError, Internal
+
+log = logging.getLogger("boilstream.flight.errors")
+
+MAX_MESSAGE_BYTES = 1024
+"""Longest message: error texts travel as gRPC metadata, which has a hard limit of 8 KiB in all."""
+
+_CLASSES: dict[str, type[flight.FlightError]] = {
+    "UNAUTHENTICATED": flight.FlightUnauthenticatedError,
+    "PERMISSION_DENIED": flight.FlightUnauthorizedError,
+    "RESOURCE_EXHAUSTED": flight.FlightUnavailableError,
+    "UNAVAILABLE": flight.FlightUnavailableError,
+    "TIMED_OUT": flight.FlightTimedOutError,
+    "INTERNAL": flight.FlightInternalError,
+}
+
+
+def to_flight_error(error: BoilStreamError) -> flight.FlightError:
+    """The Flight error for `error`: its message, and `{"code", "retryable", "error_id"}` as JSON in `extra_info`."""
+    error_id = secrets.token_hex(6)
+    message = f"{error.code}: {error.message}"
+    if isinstance(error, Internal):
+        message = f"{message}; the server's log has the details under error id {error_id}"
+        log.error("error id %s: %s", error_id, error.message, exc_info=error.__cause__)
+    else:
+        log.debug("error id %s: %s", error_id, message)
+    extra = {"code": error.code, "retryable": error.retryable, "error_id": error_id}
+    kind = _CLASSES.get(error.code, flight.FlightServerError)
+    return kind(_bounded(message), json.dumps(extra).encode())
+
+
+@contextmanager
+def flight_errors(call: str) -> Iterator[None]:
+    """Let only Flight errors out of the block; `call` names the RPC in the log of a defect."""
+    try:
+        yield
+    except flight.FlightError:
+        raise
+    except BoilStreamError as error:
+        raise to_flight_error(error) from None
+    except Exception as error:  # noqa: BLE001 - the boundary: no other exception may reach Flight
+        defect = Internal(f"{call} failed on a defect of the server")
+        defect.__cause__ = error
+        raise to_flight_error(defect) from None
+
+
+def _bounded(message: str) -> str:
+    encoded = message.encode(errors="replace")
+    if len(encoded) <= MAX_MESSAGE_BYTES:
+        return message
+    return encoded[: MAX_MESSAGE_BYTES - 3].decode(errors="ignore") + "..."

@@ -1,0 +1,230 @@
+"""The Arrow Flight server: RPCs to services and back."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+
+import pyarrow as pa
+import pyarrow.flight as flight
+
+from boilstream.auth.middleware import MIDDLEWARE_KEY as AUTH_KEY
+from boilstream.auth.middleware import AuthMiddlewareFactory, identity_of
+from boilstream.catalog.topics import Topic
+from boilstream.errors import InvalidArgument, Unavailable, Unimplemented
+from boilstream.flight.actions import Actions
+from boilstream.flight.call import MIDDLEWARE_KEY as CALL_KEY
+from boilstream.flight.call import Caller, CallMiddlewareFactory, header
+from boilstream.flight.descriptors import ReadTicket, decode_ticket, encode_ticket, topic_of
+from boilstream.flight.errors import flight_errors
+from boilstream.ingest.append import Append
+from boilstream.ingest.group import Receipt
+from boilstream.ingest.service import Ingestion
+from boilstream.query.service import Queries, TopicSummary
+
+log = logging.getLogger("boilstream.flight.server")
+
+STREAM_ID_HEADER = "boilstream-stream-id"
+
+
+class FlightServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow has no stubs
+    """Serves Flight at `location` as soon as it is built.
+
+    Every RPC passes the authentication middleware first; handlers only translate.
+    """
+
+    def __init__(
+        self,
+        location: str,
+        *,
+        auth: AuthMiddlewareFactory,
+        ingestion: Ingestion,
+        queries: Queries,
+        actions: Actions,
+        certificates: list[tuple[bytes, bytes]] | None = None,
+        client_ca: bytes | None = None,
+    ) -> None:
+        """`certificates` are (chain, key) pairs in PEM; `client_ca` makes client certificates obligatory."""
+        self._ingestion = ingestion
+        self._queries = queries
+        self._actions = actions
+        super().__init__(
+            location,
+            tls_certificates=certificates,
+            verify_client=client_ca is not None,
+            root_certificates=client_ca,
+            middleware={AUTH_KEY: auth, CALL_KEY: CallMiddlewareFactory()},
+        )
+
+    def do_put(
+        self,
+        context: flight.ServerCallContext,
+        descriptor: flight.FlightDescriptor,
+        reader: flight.MetadataRecordBatchReader,
+        writer: flight.FlightMetadataWriter,
+    ) -> None:
+        """Append one stream; the single result says that its rows are durable."""
+        with flight_errors("DoPut"), Caller(context) as caller:
+            if header(context, STREAM_ID_HEADER) is not None:
+                raise Unimplemented(
+                    f"numbered streams are not served yet; send the rows without the header {STREAM_ID_HEADER}"
+                )
+            name = topic_of(descriptor)
+            with _readable(caller):
+                schema = reader.schema
+            identity = identity_of(context)
+            with closing(self._ingestion.open(identity, name, schema)) as append:
+                log.debug("append to %s by %s begins", name, identity.principal)
+                batches = _receive(reader, append, caller)
+                receipt = append.finish(caller.has_gone)
+                log.debug(
+                    "append to %s by %s: %d rows in commit %s",
+                    name,
+                    identity.principal,
+                    receipt.rows,
+                    receipt.commit_id,
+                )
+            writer.write(_acknowledgement(receipt, batches))
+
+    def do_get(self, context: flight.ServerCallContext, ticket: flight.Ticket) -> flight.FlightDataStream:
+        """The rows of one ticket, as a stream of the declared schema."""
+        with flight_errors("DoGet"):
+            wanted = decode_ticket(ticket.ticket)
+            schema, batches = self._queries.read(
+                identity_of(context), wanted.name, topic_id=wanted.topic_id, files=wanted.files
+            )
+            return flight.GeneratorStream(schema, _guarded(batches))
+
+    def get_flight_info(
+        self, context: flight.ServerCallContext, descriptor: flight.FlightDescriptor
+    ) -> flight.FlightInfo:
+        """Schema, sums, and tickets for all rows that are committed now."""
+        with flight_errors("GetFlightInfo"):
+            plan = self._queries.plan(identity_of(context), topic_of(descriptor))
+            endpoints = [
+                flight.FlightEndpoint(
+                    encode_ticket(
+                        ReadTicket(
+                            plan.topic.name,
+                            plan.topic.id,
+                            tuple(file.key.rpartition("/")[2] for file in part),
+                        )
+                    ),
+                    [],
+                )
+                for part in plan.parts
+            ]
+            files = [file for part in plan.parts for file in part]
+            return flight.FlightInfo(
+                plan.topic.schema.declared,
+                _descriptor(plan.topic),
+                endpoints,
+                sum(file.rows for file in files),
+                sum(file.bytes for file in files),
+            )
+
+    def get_schema(
+        self, context: flight.ServerCallContext, descriptor: flight.FlightDescriptor
+    ) -> flight.SchemaResult:
+        """The declared schema of a topic."""
+        with flight_errors("GetSchema"):
+            summary = self._queries.topic(identity_of(context), topic_of(descriptor))
+            return flight.SchemaResult(summary.topic.schema.declared)
+
+    def list_flights(self, context: flight.ServerCallContext, criteria: bytes) -> Iterator[flight.FlightInfo]:
+        """All topics that the caller may read; `criteria` must be empty."""
+        with flight_errors("ListFlights"):
+            if criteria:
+                raise InvalidArgument(
+                    "ListFlights takes no criteria; it lists all topics that the caller may read"
+                )
+            return iter([_summary_info(summary) for summary in self._queries.topics(identity_of(context))])
+
+    def do_action(self, context: flight.ServerCallContext, action: flight.Action) -> Iterator[bytes]:
+        """Run one of the actions."""
+        with flight_errors("DoAction"):
+            results = self._actions.run(identity_of(context), action.type, action.body.to_pybytes())
+            return iter(list(results))
+
+    def list_actions(self, _context: flight.ServerCallContext) -> list[tuple[str, str]]:
+        """Names and descriptions of the actions."""
+        with flight_errors("ListActions"):
+            return self._actions.list()
+
+    def do_exchange(
+        self,
+        _context: flight.ServerCallContext,
+        _descriptor: flight.FlightDescriptor,
+        _reader: flight.MetadataRecordBatchReader,
+        _writer: flight.MetadataRecordBatchWriter,
+    ) -> None:
+        """Not part of the contract yet."""
+        with flight_errors("DoExchange"):
+            raise Unimplemented("DoExchange is not served; write with DoPut and read with DoGet")
+
+
+def _receive(reader: flight.MetadataRecordBatchReader, append: Append, caller: Caller) -> int:
+    """Write all batches of the stream to the append and return their number."""
+    batches = 0
+    while True:
+        with _readable(caller):
+            try:
+                chunk = reader.read_chunk()
+            except StopIteration:
+                break
+        if chunk.data is not None:
+            append.write(chunk.data)
+            batches += 1
+    if caller.has_gone():
+        # A lost connection looks like the end of the stream.
+        raise _gone()
+    return batches
+
+
+@contextmanager
+def _readable(caller: Caller) -> Iterator[None]:
+    """Tell a stream that is not Arrow, or whose client has gone, from a defect of ours."""
+    try:
+        yield
+    except flight.FlightError:
+        raise
+    except (pa.ArrowException, OSError) as error:
+        if caller.has_gone():
+            raise _gone() from None
+        reason = (str(error).splitlines() or [""])[0][:200]
+        raise InvalidArgument(f"the stream is not valid Arrow IPC: {reason}") from None
+
+
+def _gone() -> Unavailable:
+    return Unavailable("the client has gone before its stream was complete; nothing was written")
+
+
+def _guarded(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    with flight_errors("DoGet"):
+        yield from batches
+
+
+def _acknowledgement(receipt: Receipt, batches: int) -> bytes:
+    return json.dumps(
+        {
+            "ack_up_to_offset": batches - 1,
+            "ack_up_to_records": receipt.rows,
+            "rows": receipt.rows,
+            "commit": receipt.commit_id,
+        }
+    ).encode()
+
+
+def _summary_info(summary: TopicSummary) -> flight.FlightInfo:
+    """What a listing says of a topic: one ticket for all rows at the time of reading."""
+    topic = summary.topic
+    endpoint = flight.FlightEndpoint(encode_ticket(ReadTicket(topic.name)), [])
+    return flight.FlightInfo(
+        topic.schema.declared, _descriptor(topic), [endpoint], summary.totals.rows, summary.totals.bytes
+    )
+
+
+def _descriptor(topic: Topic) -> flight.FlightDescriptor:
+    return flight.FlightDescriptor.for_path(topic.name.schema, topic.name.table)

@@ -1,0 +1,1 @@
+"""The write path: append, validate, buffer, Parquet, commit."""

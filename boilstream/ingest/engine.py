@@ -1,0 +1,113 @@
+"""The write path as a whole: opens appends, and stops in order."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+
+import pyarrow as pa
+
+from boilstream.catalog.topics import Topic, TopicCatalog, TopicDraft
+from boilstream.errors import AlreadyExists, Unavailable
+from boilstream.ingest.append import Append, Limits
+from boilstream.ingest.budget import MemoryBudget
+from boilstream.ingest.files import FileWriter
+from boilstream.ingest.group import GroupCommitter
+from boilstream.log.index import LogIndex
+from boilstream.log.writer import LogWriter
+from boilstream.storage.base import ObjectStore
+
+log = logging.getLogger("boilstream.ingest.engine")
+
+
+class IngestEngine:
+    """Everything between a stream of batches and the acknowledgement of its commit."""
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        catalog: TopicCatalog,
+        log_writer: LogWriter,
+        index: LogIndex,
+        *,
+        flush_interval: float,
+        max_file_bytes: int,
+        memory_limit: int,
+        ack_timeout: float,
+    ) -> None:
+        """`flush_interval` and `ack_timeout` in seconds, `memory_limit` in bytes."""
+        self.budget = MemoryBudget(memory_limit, on_pressure=self._relieve)
+        self.files = FileWriter(store, self.budget, ack_timeout=ack_timeout)
+        self.committer = GroupCommitter(
+            self.files,
+            self.budget,
+            log_writer,
+            index,
+            flush_interval=flush_interval,
+            max_file_bytes=max_file_bytes,
+        )
+        self._catalog = catalog
+        self._limits = Limits(max_file_bytes, ack_timeout)
+        self._open: set[Append] = set()
+        self._draining = False
+        self._changed = threading.Condition()
+
+    def open(self, target: Topic | TopicDraft, schema: pa.Schema) -> Append:
+        """Begin an append of batches with `schema`; the caller closes it in any case.
+
+        Raises InvalidArgument if the schema does not fit the topic, Unavailable while the server stops.
+        """
+        append = Append(self, target, schema, self._limits)
+        with self._changed:
+            if self._draining:
+                raise _stopping()
+            self._open.add(append)
+        return append
+
+    def resolve(self, target: Topic | TopicDraft) -> Topic:
+        """The topic to commit to: created now if it is a draft and nobody was faster."""
+        if isinstance(target, Topic):
+            return target
+        try:
+            return self._catalog.create(target)
+        except AlreadyExists:
+            topic = self._catalog.get(target.name)
+        if not topic.schema.stored.equals(target.schema.stored, check_metadata=True):
+            topic.schema.conform(target.schema.declared)
+            raise Unavailable(
+                f"topic {topic.name} was created meanwhile with another schema; send the rows again"
+            )
+        return topic
+
+    def forget(self, append: Append) -> None:
+        """The append is over (called by `Append.close`)."""
+        with self._changed:
+            self._open.discard(append)
+            self._changed.notify_all()
+
+    def close(self, grace: float) -> None:
+        """Stop in order: no new appends, open ones get `grace` seconds, complete ones are committed."""
+        deadline = time.monotonic() + grace
+        with self._changed:
+            self._draining = True
+            while self._open and (left := deadline - time.monotonic()) > 0:
+                self._changed.wait(left)
+            late = list(self._open)
+        if late:
+            log.warning("%d appends are still open after %g seconds and are given up", len(late), grace)
+        for append in late:
+            append.fail(_stopping())
+        self.committer.close()
+        self.files.close()
+
+    def _relieve(self) -> None:
+        """Memory is short: write out the largest buffer of an append that is not complete yet."""
+        with self._changed:
+            largest = max(self._open, key=lambda append: append.buffered, default=None)
+        if largest is not None:
+            largest.cut()
+
+
+def _stopping() -> Unavailable:
+    return Unavailable("the server is stopping; send the rows again")

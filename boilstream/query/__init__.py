@@ -1,0 +1,1 @@
+"""The read path: which files a read takes, and their rows as a stream."""

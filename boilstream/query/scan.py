@@ -1,0 +1,61 @@
+"""Reads the rows of a topic's files as a stream of batches."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from boilstream.catalog.types import TopicSchema
+from boilstream.errors import NotFound
+from boilstream.log.records import DataFile
+from boilstream.storage.base import ObjectMissing, ObjectStore
+from boilstream.storage.retry import retrying
+
+BATCH_ROWS = 65_536
+"""Rows of a batch at most: large enough for readers to work in bulk, small enough to stream."""
+
+READ_PATIENCE_SECONDS = 30.0
+"""How long a read waits for a store that does not answer."""
+
+PARTITION_BYTES = 64 * 1024 * 1024
+"""Parquet bytes that one parallel part of a read takes at least, before there are more parts."""
+
+MAX_PARTITIONS = 16
+
+
+def partition(files: Sequence[DataFile]) -> list[tuple[DataFile, ...]]:
+    """Split the files of a read into parts of similar size that can be read in parallel.
+
+    There is always one part at least, every file is in exactly one, and parts keep the order of files.
+    """
+    wanted = max(1, min(MAX_PARTITIONS, len(files), sum(file.bytes for file in files) // PARTITION_BYTES))
+    part_of = [0] * len(files)
+    sizes = [0] * wanted
+    for position, file in sorted(enumerate(files), key=lambda item: item[1].bytes, reverse=True):
+        part_of[position] = smallest = sizes.index(min(sizes))
+        sizes[smallest] += file.bytes
+    return [
+        tuple(f for f, owner in zip(files, part_of, strict=True) if owner == part) for part in range(wanted)
+    ]
+
+
+def read(store: ObjectStore, schema: TopicSchema, files: Sequence[DataFile]) -> Iterator[pa.RecordBatch]:
+    """The rows of the files, in batches of the declared schema.
+
+    Holds about one row group at a time, however many files there are. Raises NotFound when a file
+    has been removed since the read was planned, StoreUnavailable when the store does not answer.
+    """
+    for file in files:
+        try:
+            source = retrying(
+                partial(store.open, file.key), deadline=time.monotonic() + READ_PATIENCE_SECONDS
+            )
+        except ObjectMissing as error:
+            raise NotFound("the topic was dropped or rewritten while it was read; read again") from error
+        with source, pq.ParquetFile(source, pre_buffer=True) as parquet:
+            for batch in parquet.iter_batches(BATCH_ROWS, use_threads=False):
+                yield schema.to_declared(batch)

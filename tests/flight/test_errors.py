@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import inspect
+import json
+import logging
+
+import pyarrow as pa
+import pyarrow.flight as flight
+import pytest
+
+from boilstream import errors
+from boilstream.flight.errors import MAX_MESSAGE_BYTES, flight_errors, to_flight_error
+
+TREE = [
+    value
+    for _, value in inspect.getmembers(errors, inspect.isclass)
+    if issubclass(value, errors.BoilStreamError) and value is not errors.BoilStreamError
+]
+
+
+@pytest.mark.parametrize("kind", TREE)
+def test_every_error_of_the_tree_keeps_code_and_retryability(kind: type[errors.BoilStreamError]) -> None:
+    error = to_flight_error(kind("what, where, what to do"))
+    assert isinstance(error, flight.FlightError)
+    extra = json.loads(error.extra_info)
+    assert (extra["code"], extra["retryable"]) == (kind.code, kind.retryable)
+    assert len(error.extra_info) <= 512
+    assert str(error).startswith(f"{kind.code}: what, where, what to do")
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        (errors.Unauthenticated, flight.FlightUnauthenticatedError),
+        (errors.PermissionDenied, flight.FlightUnauthorizedError),
+        (errors.Unavailable, flight.FlightUnavailableError),
+        (errors.ResourceExhausted, flight.FlightUnavailableError),
+        (errors.TimedOut, flight.FlightTimedOutError),
+        (errors.Internal, flight.FlightInternalError),
+        (errors.NotFound, flight.FlightServerError),
+    ],
+)
+def test_the_fitting_flight_class_is_used(
+    kind: type[errors.BoilStreamError], expected: type[flight.FlightError]
+) -> None:
+    assert type(to_flight_error(kind("x"))) is expected
+
+
+@pytest.mark.parametrize(
+    "defect", [KeyError("secret"), pa.ArrowInvalid("secret"), RuntimeError("secret"), OSError("secret")]
+)
+def test_a_defect_is_told_to_the_log_and_not_to_the_client(
+    caplog: pytest.LogCaptureFixture, defect: Exception
+) -> None:
+    with (
+        caplog.at_level(logging.ERROR),
+        pytest.raises(flight.FlightInternalError) as caught,
+        flight_errors("DoGet"),
+    ):
+        raise defect
+    assert "secret" not in str(caught.value)
+    assert "secret" in caplog.text
+    error_id = json.loads(caught.value.extra_info)["error_id"]
+    assert error_id in str(caught.value)
+    assert error_id in caplog.text
+
+
+def test_flight_errors_pass_unchanged() -> None:
+    original = flight.FlightCancelledError("gone")
+    with pytest.raises(flight.FlightCancelledError) as caught, flight_errors("DoGet"):
+        raise original
+    assert caught.value is original
+
+
+def test_long_messages_are_cut_at_a_character() -> None:
+    message = str(to_flight_error(errors.InvalidArgument("ä" * 5000)))
+    assert len(message.encode()) <= MAX_MESSAGE_BYTES
+    assert message.endswith("...")

@@ -1,0 +1,1 @@
+"""Attacks; each must be refused in the documented way."""
