@@ -61,7 +61,7 @@ def encoder(
             return _list_step(stored, _struct_step(_entries(stored), [(0, key), (1, item)], path), path)
         if is_list(sent) and is_list(declared):
             size = declared.list_size if pa.types.is_fixed_size_list(declared) else None
-            if size is not None and pa.types.is_fixed_size_list(sent) and sent.list_size != size:
+            if pa.types.is_fixed_size_list(sent) and sent.list_size != (size or max(1, sent.list_size)):
                 raise _mismatch(sent, declared, path)
             value = encoder(
                 sent.value_type, declared.value_type, stored.value_type, join(path, "element"), report
@@ -241,6 +241,8 @@ def _explode(array: Any, path: str) -> _Lists:
             kind, rows, array.buffers()[:2], nulls, array.offset, children=[array.values]
         )
     bitmap = validity(array)
+    if pa.types.is_fixed_size_list(kind):
+        leaves.allow_rows(rows, pa.int64(), path)  # without values it takes no bytes when it is sent
     if pa.types.is_fixed_size_list(kind) and not nulls:
         size = kind.list_size
         values = array.values.slice(array.offset * size, rows * size)

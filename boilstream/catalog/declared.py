@@ -17,6 +17,7 @@ from boilstream.catalog.typemap import (
     is_list,
     join,
     leaf,
+    opaque_names,
     show_type,
     without_view,
 )
@@ -147,15 +148,13 @@ def _normalise_extension(kind: pa.BaseExtensionType, path: str) -> pa.DataType:
     if isinstance(kind, pa.JsonType):
         return pa.json_(storage)
     if isinstance(kind, pa.OpaqueType):
-        for text in (kind.type_name, kind.vendor_name):
-            if len(text.encode()) > MAX_COLUMN_NAME_BYTES or not text.isprintable():
-                raise Refused(path, "type and vendor name of arrow.opaque must be short printable text")
+        names = opaque_names(kind, path)
         if storage.num_fields or isinstance(storage, pa.BaseExtensionType):
             raise Refused(
                 path, "arrow.opaque needs a storage type without children; send the storage type itself"
             )
         leaf(storage, path)
-        return pa.opaque(storage, kind.type_name, kind.vendor_name)
+        return pa.opaque(storage, *names)
     raise Refused(
         path, f"extension type {show_type(kind)} is not supported; send its storage type {show_type(storage)}"
     )

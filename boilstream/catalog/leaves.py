@@ -18,6 +18,7 @@ from boilstream.catalog.typemap import (
     encoded_value,
     fixed_width,
     leaf,
+    opaque_names,
     show,
     show_type,
     without_view,
@@ -71,7 +72,7 @@ def encode(sent: pa.DataType, declared: pa.DataType, path: str) -> Step | None:
     stored = leaf(declared).stored
     if sent == declared and declared == stored:
         return None
-    if _other_meaning(sent, declared):
+    if _other_meaning(sent, declared, path):
         raise _mismatch(sent, declared, path)
     middle = plain(declared, path)
     unwrap = _unwrap(sent, path)
@@ -141,12 +142,12 @@ def castable(source: pa.DataType, target: pa.DataType) -> bool:
 _WIDE_FLOATS = (pa.float32(), pa.float64())
 
 
-def _other_meaning(sent: pa.DataType, declared: pa.DataType) -> bool:
+def _other_meaning(sent: pa.DataType, declared: pa.DataType, path: str) -> bool:
     """Whether both types carry a meaning of their own, and not the same."""
     if not isinstance(sent, pa.BaseExtensionType) or not isinstance(declared, pa.BaseExtensionType):
         return False
     if isinstance(sent, pa.OpaqueType) and isinstance(declared, pa.OpaqueType):
-        return (sent.type_name, sent.vendor_name) != (declared.type_name, declared.vendor_name)
+        return opaque_names(sent, path) != opaque_names(declared, path)
     return bool(sent.extension_name != declared.extension_name)
 
 

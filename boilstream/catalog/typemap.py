@@ -22,6 +22,9 @@ MAX_FIXED_WIDTH: Final = 65_536
 FIELD_ID: Final = b"PARQUET:field_id"
 """Key of Arrow field metadata that pyarrow writes as the field id of the Parquet schema."""
 
+MAX_OPAQUE_NAME: Final = 255
+"""Longest type or vendor name of an arrow.opaque type in characters."""
+
 UTC_MICROS: Final = pa.timestamp("us", tz="UTC")
 """Stored form of every timestamp with a time zone, except nanoseconds."""
 
@@ -32,7 +35,7 @@ class Refused(ValueError):
     """A column cannot be as it is; `path` is its dotted name and `reason` what is wrong and what to do."""
 
     def __init__(self, path: str, reason: str) -> None:
-        super().__init__(f"column {show(path)}: {reason}")
+        super().__init__(f"column {show(path)}: {reason}" if path else reason)
         self.path = path
         self.reason = reason
 
@@ -98,6 +101,14 @@ def extends_views(kind: pa.DataType) -> bool:
     if isinstance(kind, pa.BaseExtensionType):
         return bool(without_view(kind.storage_type) != kind.storage_type)
     return any(extends_views(kind.field(index).type) for index in range(kind.num_fields))
+
+
+def opaque_names(kind: pa.OpaqueType, path: str) -> tuple[str, str]:
+    """Type and vendor name of an arrow.opaque type; raises Refused unless they are short printable text."""
+    names = str(kind.type_name), str(kind.vendor_name)
+    if not all(len(name) <= MAX_OPAQUE_NAME and name.isprintable() for name in names):
+        raise Refused(path, "type and vendor name of arrow.opaque must be short printable text")
+    return names
 
 
 def expands(kind: pa.DataType) -> bool:

@@ -240,7 +240,12 @@ def _declared_type(field: NestedField, declared: pa.DataType | None) -> pa.DataT
     if declared is not None and typemap.fits(declared, field.field_type):
         return declared
     natural = schema_to_pyarrow(field.field_type, include_field_ids=False)
-    return normalise(pa.schema([pa.field(field.name, natural)])).field(0).type
+    found = normalise(pa.schema([pa.field(field.name, natural)])).field(0).type
+    if not typemap.fits(found, field.field_type):
+        raise ValueError(
+            f"column {show(field.name)} has the Iceberg type {field.field_type}, which is not supported"
+        )
+    return found
 
 
 def _listed(problems: list[str]) -> str:

@@ -131,6 +131,7 @@ def test_run_ends_are_decoded() -> None:
         (pa.list_(pa.int8()), pa.int8()),
         (pa.int8(), pa.list_(pa.int8())),
         (pa.list_(pa.int8(), 2), pa.list_(pa.int8(), 3)),
+        (pa.list_(pa.int8(), 0), pa.list_(pa.int8())),
         (pa.map_(pa.string(), pa.int8()), pa.list_(pa.struct([("key", pa.string()), ("value", pa.int8())]))),
         (pa.list_(pa.json_(pa.string_view())), pa.list_(pa.json_())),
     ],
@@ -185,6 +186,10 @@ def _runs(values: Any, rows: int) -> Any:
     return pa.RunEndEncodedArray.from_arrays(pa.array([rows], pa.int32()), values)
 
 
+def _list_of(values: Any) -> Any:
+    return pa.ListArray.from_arrays(pa.array([0, len(values)], pa.int32()), values)
+
+
 @pytest.mark.usefixtures("low_limit")
 @pytest.mark.parametrize(
     ("array", "declared"),
@@ -203,13 +208,22 @@ def _runs(values: Any, rows: int) -> Any:
         (_runs(pa.array(["x"]), 2**31 - 1), pa.string()),
         (_runs(pa.array(["x" * 1000]), 1000), pa.string()),
         (pa.nulls(1000), pa.binary(1000)),
+        (_list_of(pa.nulls(2**31 - 1)), pa.list_(pa.int64())),
+        (
+            _list_of(pa.StructArray.from_arrays([pa.nulls(2**31 - 1)], ["x"])),
+            pa.list_(pa.struct([("x", pa.int8())])),
+        ),
+        (
+            _list_of(pa.FixedSizeListArray.from_arrays(pa.nulls(2**31 - 1), 1)),
+            pa.list_(pa.list_(pa.int64(), 1)),
+        ),
         (pa.nulls(10), pa.struct([("x", pa.binary(20_000))])),
         (
-            pa.ListArray.from_arrays(pa.array([0, 2**31 - 1], pa.int32()), _runs(pa.array([1]), 2**31 - 1)),
+            _list_of(_runs(pa.array([1]), 2**31 - 1)),
             pa.list_(pa.int64()),
         ),
     ],
-    ids=range(10),
+    ids=range(13),
 )
 def test_small_batches_do_not_grow_without_bound(array: Any, declared: pa.DataType) -> None:
     topic = TopicSchema.declare(pa.schema([("a", declared)]))

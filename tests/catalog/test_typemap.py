@@ -108,6 +108,7 @@ def _array(kind: pa.DataType, value: Any) -> Any:
         return pa.ExtensionArray.from_storage(kind, pa.array([value, None], kind.storage_type))
     if kind == _NESTED:
         kind = pa.list_(pa.struct([kind.value_type.field("m"), ("u", pa.list_(pa.binary(16)))]))
+        return pa.array([value, []], kind)  # pyiceberg 0.12 gives a null list of structs as an empty one
     return pa.array([value, None], kind)
 
 
@@ -186,7 +187,8 @@ def test_an_iceberg_reader_sees_every_column(topic: TopicSchema, file: Path, tab
     _check_pyarrow_schema_compatible(table.schema(), pq.read_schema(file), format_version=2)
     _append(table, file)
     rows = table.scan().to_arrow().to_pylist()
-    assert rows == [{name: seen for name, *_, seen in _COLUMNS}, {name: None for name, *_ in _COLUMNS}]
+    nothing: dict[str, Any] = {name: None for name, *_ in _COLUMNS}
+    assert rows == [{name: seen for name, *_, seen in _COLUMNS}, {**nothing, "nested": []}]
 
 
 def test_what_an_iceberg_reader_gives_is_the_declared_form_again(
