@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from boilstream.catalog.types import TopicSchema
 
 from benchmarks.data import mixed_batch
 from benchmarks.report import ratio
+from boilstream.catalog.types import TopicSchema
 from boilstream.ingest.parquet import encode
 from boilstream.settings import MIB
 from tests.support.issuer import IssuerProcess

@@ -7,14 +7,17 @@ import logging
 import os
 import signal
 import ssl
+import sys
 import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from types import FrameType
+from typing import NoReturn
 
 import pyarrow as pa
 
+from boilstream.allocator import keep_freed_memory
 from boilstream.auth.authorizer import Authorizer, rules_from
 from boilstream.auth.manager import build_manager
 from boilstream.auth.middleware import AuthMiddlewareFactory
@@ -127,11 +130,12 @@ class App:
         return not closing.is_alive()
 
 
-def run(settings: Settings, *, on_start: Callable[[App], None] = lambda _: None) -> None:
-    """Serve until SIGTERM or SIGINT, then stop in order. Called by the main thread.
+def run(settings: Settings, *, on_start: Callable[[App], None] = lambda _: None) -> NoReturn:
+    """Serve until SIGTERM or SIGINT, stop in order, and end the process with exit code 0.
 
-    `on_start` is called once the server answers.
+    Called by the main thread; `on_start` is called once the server answers. Raises what `App` raises.
     """
+    keep_freed_memory()
     stop = threading.Event()
 
     def ask_to_stop(number: int, _frame: FrameType | None) -> None:
@@ -140,21 +144,18 @@ def run(settings: Settings, *, on_start: Callable[[App], None] = lambda _: None)
             os._exit(1)  # asked twice: the operator does not want to wait
         stop.set()
 
-    previous = {number: signal.signal(number, ask_to_stop) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        app = App(settings)
-        try:
-            on_start(app)
-            stop.wait()
-        finally:
-            ended = app.stop()
-        if not ended:
-            # Threads of Flight still wait for their clients and would keep the process alive.
-            logging.shutdown()
-            os._exit(0)
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, ask_to_stop)
+    app = App(settings)
+    on_start(app)
+    stop.wait()
+    if not app.stop():
+        log.warning("calls whose clients neither go on nor go away are cut off")
+    # Everything is durable and closed. Threads of Flight may still wait for clients, and Arrow's
+    # threads can abort the interpreter's own exit; neither may turn this into a failure.
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(0)
 
 
 def _restore(store: ObjectStore, catalog: TopicCatalog, index: LogIndex) -> None:

@@ -7,15 +7,22 @@ time limits and durability (synced to disk, or on S3) as the rows that it descri
 from __future__ import annotations
 
 import io
+import time
+from functools import partial
 from typing import Any
 
 from pyiceberg.io import FileIO, InputFile, InputStream, OutputFile, OutputStream
 from pyiceberg.typedef import EMPTY_DICT, Properties
 
 from boilstream.storage.base import ObjectExists, ObjectMissing, ObjectStore
+from boilstream.storage.retry import retrying
 
 STORE_PROPERTY = "boilstream.object-store"
 """Catalog property that holds the ObjectStore itself (an object, not a text)."""
+
+
+PATIENCE_SECONDS = 30.0
+"""How long reading or writing metadata waits for a store that does not answer."""
 
 
 class StoreFileIO(FileIO):
@@ -67,7 +74,8 @@ class _StoreInput(InputFile):
 
     def _read(self) -> bytes:
         try:
-            return self._store.get(self._object_key)
+            deadline = time.monotonic() + PATIENCE_SECONDS
+            return retrying(partial(self._store.get, self._object_key), deadline=deadline)
         except ObjectMissing as error:
             raise FileNotFoundError(self.location) from error
 
@@ -108,7 +116,11 @@ class _StoreStream(io.BytesIO):
             return
         data = self.getvalue()
         super().close()
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        put = partial(self._store.put, self._object_key, data, if_absent=self._if_absent)
         try:
-            self._store.put(self._object_key, data, if_absent=self._if_absent)
+            retrying(put, deadline=deadline)
         except ObjectExists as error:
-            raise FileExistsError(self._object_key) from error
+            # It may be our own, from an attempt whose answer was lost.
+            if retrying(partial(self._store.get, self._object_key), deadline=deadline) != data:
+                raise FileExistsError(self._object_key) from error

@@ -21,7 +21,7 @@ from pyiceberg.exceptions import (
     TableAlreadyExistsError,
 )
 from pyiceberg.table import Table
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from boilstream.catalog.names import TopicName, fold, key_segment
 from boilstream.catalog.types import TopicSchema, parse_declared, serialize_declared
@@ -74,6 +74,7 @@ class TopicCatalog:
         self._catalog = catalog
         self._root = store.url("x").removesuffix("x")
         self._lock = threading.Lock()
+        self._creating = threading.Lock()
         self._topics: dict[tuple[str, str], Topic] = {}
 
     def load(self) -> None:
@@ -116,8 +117,9 @@ class TopicCatalog:
             TABLE_PROPERTY: wanted.name.table,
             DECLARED_PROPERTY: serialize_declared(declared),
         }
-        with _unavailable():
-            with suppress(NamespaceAlreadyExistsError):  # the usual case: another topic made it
+        with self._creating, _unavailable():
+            # The usual case is that another topic made it, perhaps in another process just now.
+            with suppress(NamespaceAlreadyExistsError, IntegrityError):
                 self._catalog.create_namespace((fold(wanted.name.schema),))
             try:
                 table = self._catalog.create_table(

@@ -33,15 +33,15 @@ def probe(settings: Settings, timeout: float = TIMEOUT_SECONDS) -> None:
     host = _EVERY_ADDRESS.get(settings.flight_host, settings.flight_host)
     certificate = settings.tls_files[0]
     try:
-        chain = certificate.read_bytes() if certificate else None
-        name = _name_in(chain) if chain else ""
+        chain = None if certificate is None else certificate.read_bytes()
+        name = "" if chain is None else _name_in(chain)
     except (OSError, ValueError) as error:
         raise ConfigurationError(
             f"TLS_CERT_PATH: {certificate} is not a readable certificate in PEM; for example "
             "TLS_CERT_PATH=certs/server.crt"
         ) from error
     try:
-        if chain and settings.tls_client_ca_path:
+        if chain is not None and settings.tls_client_ca_path:
             _shake_hands(host, settings.flight_port, chain, name, timeout)
         else:
             _list_actions(host, settings.flight_port, chain, name, timeout)

@@ -51,7 +51,10 @@ class FileWriter:
 
     def discard(self, file: DataFile) -> None:
         """Remove a file that no record will name; a failure only leaves garbage behind."""
-        self._uploads.submit(self._delete, file)
+        try:
+            self._uploads.submit(self._delete, file)
+        except RuntimeError:  # the pool is closed already
+            self._delete(file)
 
     def close(self) -> None:
         """Finish all work and end the threads."""

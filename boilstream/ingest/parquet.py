@@ -26,16 +26,19 @@ def encode(batches: Sequence[pa.RecordBatch], schema: pa.Schema) -> pa.Buffer:
     if len(batches) > 1 and table.num_rows < len(batches) * _SMALL_CHUNK_ROWS:
         table = table.combine_chunks()
     sink = pa.BufferOutputStream()
-    with pq.ParquetWriter(
-        sink,
-        schema,
-        compression="zstd",
-        compression_level=1,
-        use_dictionary=list(_dictionary_columns(table)),
-        write_statistics=True,
-        write_page_index=True,
-        store_schema=False,  # the declared types live in the catalog; other readers need plain Parquet types
-    ) as writer:
+    with (
+        pq.ParquetWriter(
+            sink,
+            schema,
+            compression="zstd",
+            compression_level=1,
+            use_dictionary=list(_dictionary_columns(table)),
+            write_statistics=True,
+            write_page_index=True,
+            store_decimal_as_integer=True,  # the Iceberg specification, appendix A: narrow decimals are int32 and int64
+            store_schema=False,  # the declared types live in the catalog; other readers need plain Parquet types
+        ) as writer
+    ):
         writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
     return sink.getvalue()
 

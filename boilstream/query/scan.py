@@ -18,6 +18,9 @@ from boilstream.storage.retry import retrying
 BATCH_ROWS = 65_536
 """Rows of a batch at most: large enough for readers to work in bulk, small enough to stream."""
 
+BATCH_BYTES = 64 * 1024 * 1024
+"""Bytes of fixed-width columns in a batch at most; wide rows come in smaller batches."""
+
 READ_PATIENCE_SECONDS = 30.0
 """How long a read waits for a store that does not answer."""
 
@@ -49,6 +52,7 @@ def read(store: ObjectStore, schema: TopicSchema, files: Sequence[DataFile]) -> 
     Holds about one row group at a time, however many files there are. Raises NotFound when a file
     has been removed since the read was planned, StoreUnavailable when the store does not answer.
     """
+    batch_rows = max(1, min(BATCH_ROWS, BATCH_BYTES // max(1, schema.row_width)))
     for file in files:
         try:
             source = retrying(
@@ -57,5 +61,5 @@ def read(store: ObjectStore, schema: TopicSchema, files: Sequence[DataFile]) -> 
         except ObjectMissing as error:
             raise NotFound("the topic was dropped or rewritten while it was read; read again") from error
         with source, pq.ParquetFile(source, pre_buffer=True) as parquet:
-            for batch in parquet.iter_batches(BATCH_ROWS, use_threads=False):
+            for batch in parquet.iter_batches(batch_rows, use_threads=False):
                 yield schema.to_declared(batch)

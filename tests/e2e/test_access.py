@@ -46,8 +46,9 @@ def refused(call: Callable[[Client], object], client: Client) -> Exception:
     client.close()
     if isinstance(caught.value, flight.FlightError):  # pyarrow's get_schema raises a bare OSError
         assert details(caught.value)["code"] == "UNAUTHENTICATED"
-    assert "Traceback" not in str(caught.value)
-    return caught.value
+    error: Exception = caught.value
+    assert "Traceback" not in str(error)
+    return error
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS.keys())

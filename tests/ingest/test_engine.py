@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from boilstream.catalog.types import TopicSchema
 
 from boilstream.catalog.factory import open_catalog
 from boilstream.catalog.names import topic_name
 from boilstream.catalog.topics import Topic, TopicCatalog, TopicDraft, draft
+from boilstream.catalog.types import TopicSchema
 from boilstream.errors import InvalidArgument, NotFound, ResourceExhausted, Unavailable
 from boilstream.ingest.engine import IngestEngine
 from boilstream.log.index import LogIndex
