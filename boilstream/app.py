@@ -178,6 +178,11 @@ def _tls(settings: Settings) -> tuple[list[tuple[bytes, bytes]] | None, bytes | 
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key, password=lambda: "")
         client_ca = settings.tls_client_ca_path.read_bytes() if settings.tls_client_ca_path else None
         return [(cert.read_bytes(), key.read_bytes())], client_ca
+    except PermissionError as error:
+        raise ConfigurationError(
+            f"TLS_CERT_PATH and TLS_KEY_PATH: this process may not read {error.filename or key}; "
+            "give its user the right, for example chown 10001 certs/server.key for the container"
+        ) from error
     except (OSError, ValueError) as error:
         raise ConfigurationError(
             f"TLS_CERT_PATH and TLS_KEY_PATH: {cert} and {key} are not a certificate and its unencrypted key in PEM "

@@ -32,9 +32,18 @@ CommaList = Annotated[tuple[str, ...], NoDecode]
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,5})?")
 
 
+# Memory limits of a container: cgroup version 2, then version 1. An unlimited one says `max` or a huge number.
+_CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+
+
 def _default_memory_limit_mb() -> int:
-    pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
-    return max(256, pages * size // MIB // 2)
+    sizes = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    for path in _CGROUP_LIMITS:
+        try:
+            sizes.append(int(path.read_text()))
+        except (OSError, ValueError):
+            continue  # not this version of cgroups, or no limit
+    return max(64, min(sizes) // MIB // 2)
 
 
 def _setting(description: str, *, example: str, **kwargs: Any) -> Any:
@@ -140,9 +149,16 @@ class Settings(BaseSettings):
         default=None,
         pattern=r"^https?://[^/\s]+$",
     )
+    aws_region: str | None = _setting(
+        "region of the bucket; unset: that of the AWS configuration (AWS_DEFAULT_REGION, profile)",
+        example="eu-west-1",
+        default=None,
+        pattern=r"^[a-z0-9-]+$",
+    )
     iceberg_catalog_uri: str | None = _setting(
-        "SQLAlchemy address of the Iceberg catalog's database; unset: SQLite in DATA_DIR",
-        example="postgresql+psycopg2://boilstream:secret@db/catalog",
+        "SQLAlchemy address of the Iceberg catalog's database (others than SQLite need their driver); "
+        "unset: catalog.sqlite in DATA_DIR",
+        example="sqlite:////var/lib/boilstream/catalog.sqlite",
         default=None,
         pattern=r"^[a-z0-9+]+:.+$",
     )
@@ -166,7 +182,7 @@ class Settings(BaseSettings):
         le=4096,
     )
     memory_limit_mb: int = _setting(
-        "ceiling for rows that are received and not yet stored, MiB; unset: half of the machine",
+        "ceiling for rows that are received and not yet stored, MiB; unset: half of the machine or container",
         example="4096",
         default_factory=_default_memory_limit_mb,
         ge=64,

@@ -17,4 +17,9 @@ def open_store(settings: Settings) -> ObjectStore:
     # boto3 takes longer to import than all else; a local server does without it.
     from boilstream.storage.s3 import S3Store
 
-    return S3Store(settings.s3_bucket, settings.s3_prefix, endpoint_url=settings.s3_endpoint_url)
+    return S3Store(
+        settings.s3_bucket,
+        settings.s3_prefix,
+        endpoint_url=settings.s3_endpoint_url,
+        region=settings.aws_region,
+    )

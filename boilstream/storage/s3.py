@@ -63,6 +63,7 @@ class S3Store(ObjectStore):
         prefix: str = "",
         *,
         endpoint_url: str | None = None,
+        region: str | None = None,
         ca_file: Path | None = None,
         connect_timeout: float = 5.0,
         read_timeout: float = 20.0,
@@ -88,7 +89,11 @@ class S3Store(ObjectStore):
         with translated("open", f"s3://{bucket}"):
             # A session of its own: boto3's default one is shared and not safe from several threads.
             self._client: S3Client = boto3.session.Session().client(
-                "s3", endpoint_url=endpoint_url, verify=str(ca_file) if ca_file else None, config=config
+                "s3",
+                endpoint_url=endpoint_url,
+                region_name=region,
+                verify=str(ca_file) if ca_file else None,
+                config=config,
             )
         events = self._client.meta.events
         events.register("before-send.s3", _send_in_chunks)

@@ -1,0 +1,212 @@
+"""The rules of the house: which module may import what, sizes, and documents that match the code."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+import boilstream
+from boilstream.flight.actions import Actions
+from boilstream.flight.server import FlightServer
+from boilstream.ingest.service import Ingestion
+
+ROOT = Path(boilstream.__file__).parent
+DOCS = ROOT.parent / "docs"
+MODULES = sorted(ROOT.rglob("*.py"))
+
+LAYERS = (
+    {"__init__", "errors"},
+    {"settings"},
+    {"storage", "observe", "allocator"},
+    {"catalog", "log", "auth"},
+    {"ingest", "query", "publish"},
+    {"flight", "http"},
+    {"app"},
+    {"dev"},
+    {"cli"},
+    {"__main__"},
+)
+"""From the bottom to the top: a module imports from its own layer and those before it, never from later ones."""
+
+MAX_LINES = 400
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(), str(path))
+
+
+def dotted(path: Path) -> str:
+    """`boilstream.flight.server`, `boilstream.flight` for its `__init__`."""
+    parts = path.relative_to(ROOT.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def part_of(module: str) -> str:
+    """The part of the house that a dotted name belongs to: `flight`, `app`; `__init__` for the package."""
+    return (module.split(".") + ["__init__"])[1]
+
+
+def layer_of(module: str) -> int:
+    for number, layer in enumerate(LAYERS):
+        if part_of(module) in layer:
+            return number
+    raise AssertionError(f"{module} stands in no layer: add it to the design and to this list")
+
+
+def imports(path: Path) -> Iterator[tuple[int, str]]:
+    """Line and dotted name of everything that a module imports, imports inside of functions included."""
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node.lineno, alias.name
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: imports are absolute"
+            for alias in node.names:
+                yield node.lineno, f"{node.module}.{alias.name}"
+
+
+def is_below(name: str, package: str) -> bool:
+    return name == package or name.startswith(f"{package}.")
+
+
+def ids(path: Path) -> str:
+    return dotted(path)
+
+
+def test_there_are_modules_to_look_at() -> None:
+    assert len(MODULES) > 30
+    assert {"settings", "flight", "auth", "storage", "log"} <= {part_of(dotted(path)) for path in MODULES}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=ids)
+def test_imports_point_down(path: Path) -> None:
+    module = dotted(path)
+    own = layer_of(module)
+    wrong = [
+        f"{path.name}:{line} imports {name}"
+        for line, name in imports(path)
+        if is_below(name, "boilstream") and layer_of(name if name.count(".") else "boilstream") > own
+    ]
+    if module == "boilstream.__main__":
+        assert own == len(LAYERS) - 1
+    assert wrong == []
+
+
+@pytest.mark.parametrize("path", MODULES, ids=ids)
+def test_no_module_is_too_long(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= MAX_LINES
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if path.name != "settings.py"], ids=ids)
+def test_only_the_settings_read_the_environment(path: Path) -> None:
+    names = {"environ", "environb", "getenv", "getenvb", "putenv", "unsetenv"}
+    used = [
+        node.attr
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "os"
+    ]
+    imported = [name for _, name in imports(path)]
+    assert not names & set(used)
+    assert not {f"os.{name}" for name in names} & set(imported)
+
+
+@pytest.mark.parametrize(
+    ("package", "forbidden", "except_for"),
+    [
+        ("auth", "pyarrow", {"middleware"}),
+        ("storage", "pyarrow.parquet", set()),
+        ("log", "pyarrow.parquet", set()),
+        ("ingest", "pyarrow.flight", set()),
+        ("query", "pyarrow.flight", set()),
+        ("catalog", "pyarrow.flight", set()),
+        ("flight", "boto3", set()),
+        ("ingest", "boto3", set()),
+        ("flight", "boilstream.storage", set()),
+        ("flight", "boilstream.log", set()),
+        ("dev", "boilstream.ingest", set()),
+    ],
+)
+def test_parts_know_only_what_concerns_them(package: str, forbidden: str, except_for: set[str]) -> None:
+    found = [
+        f"{path.name}:{line} imports {name}"
+        for path in (ROOT / package).rglob("*.py")
+        if path.stem not in except_for
+        for line, name in imports(path)
+        if is_below(name, forbidden)
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize("path", MODULES, ids=ids)
+def test_log_lines_go_to_the_logger_of_their_module(path: Path) -> None:
+    named = [
+        node.args[0].value
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr == "getLogger"
+        and node.args
+        and isinstance(node.args[0], ast.Constant)
+        and node.args[0].value
+    ]
+    assert all(str(name).startswith("boilstream") for name in named)
+    printed = [
+        node.lineno
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+    ]
+    assert printed == []
+
+
+def documented_calls() -> dict[str, str]:
+    """Call or `action <name>` -> permission, from the table of docs/flight.md."""
+    text = (DOCS / "flight.md").read_text()
+    _, _, rest = text.partition("| call | permission | what it does |\n|---|---|---|\n")
+    table, _, _ = rest.partition("\n\n")
+    found: dict[str, str] = {}
+    for line in table.splitlines():
+        calls, permission, _ = (cell.strip() for cell in line.strip("|").split("|", 2))
+        for name in re.findall(r"`(\w+)`", calls):
+            call = f"action {name}" if calls.startswith("action") else name
+            assert call not in found, f"{call} stands twice in the table"
+            found[call] = permission
+    assert found, "docs/flight.md has no table of calls and permissions"
+    return found
+
+
+def rpc_names() -> set[str]:
+    methods = {
+        name
+        for name in vars(FlightServer)
+        if name.startswith(("do_", "list_", "get_")) and callable(getattr(FlightServer, name))
+    }
+    return {"".join(word.capitalize() for word in name.split("_")) for name in methods}
+
+
+def test_every_call_stands_in_the_permission_table_and_the_other_way_round() -> None:
+    documented = {call for call in documented_calls() if not call.startswith("action ")}
+    # DoAction stands there action by action; pyarrow answers PollFlightInfo itself.
+    assert rpc_names() - {"DoAction"} == documented - {"PollFlightInfo"}
+    assert "DoAction" in rpc_names()
+
+
+def test_every_action_stands_in_the_permission_table_and_the_other_way_round() -> None:
+    actions = {f"action {name}" for name, _ in Actions(cast(Ingestion, None), node="").list()}
+    assert actions == {call for call in documented_calls() if call.startswith("action ")}
+
+
+def test_the_permissions_of_the_table_are_those_that_exist() -> None:
+    permissions = documented_calls()
+    unserved = {"DoExchange", "PollFlightInfo"}
+    assert {call for call, permission in permissions.items() if not permission} == unserved
+    known = {"read", "read, per topic", "write", "admin", "a valid token"}
+    assert {permission for permission in permissions.values() if permission} <= known
+    assert permissions["DoPut"] == permissions["action create_topic"] == "write"
+    assert permissions["action drop_topic"] == "admin"

@@ -1,0 +1,86 @@
+"""The README cannot rot: its commands run, its tables match the code, its links lead somewhere."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from boilstream.settings import Settings
+from tests.support.server import ServerProcess
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"^```sh\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+EXPECTED = [
+    ("'rows': 2", "{'user_id': 'user-1', 'clicks': 3}, {'user_id': 'user-2', 'clicks': 5}"),
+    ("user-1", "user-2", "clicks"),
+    ("rows", "2"),
+    ('"access_token"', '"token_type"'),
+]
+"""What each block prints, in order."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, ServerProcess]]:
+    """A folder that looks like a clone in which `make run` is under way."""
+    root = tmp_path_factory.mktemp("clone")
+    (root / ".venv").symlink_to(sys.prefix)
+    environment = {"DATA_DIR": str(root / "data"), "DEV_ISSUER_PORT": "0"}
+    with ServerProcess(environment, command=("dev",)) as server:
+        yield root, server
+
+
+@pytest.mark.slow
+def test_the_commands_run_in_the_order_of_the_page(folder: tuple[Path, ServerProcess]) -> None:
+    root, server = folder
+    assert len(BLOCKS) == len(EXPECTED)
+    issuer = re.search(r"Issuer +https://localhost:(\d+)/", "".join(server.output))
+    assert issuer is not None
+    ports = {"50051": server.location.rpartition(":")[2], "50052": issuer[1]}
+    for block, expected in zip(BLOCKS, EXPECTED, strict=True):
+        program = re.sub("5005[12]", lambda match: ports[match[0]], block)
+        result = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", program],
+            cwd=root,
+            env={"PATH": os.environ["PATH"], "HOME": str(root)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert result.returncode == 0, result.stderr
+        for text in expected:
+            assert text in result.stdout
+
+
+def test_the_table_of_settings_is_complete_and_right() -> None:
+    rows = re.findall(r"^\| `([A-Z0-9_]+)` \| (.*?) \| (.*?) \| `(.*?)` \|$", README, re.MULTILINE)
+    assert [row[0] for row in rows] == [name.upper() for name in Settings.model_fields]
+    for variable, default, meaning, example in rows:
+        field = Settings.model_fields[variable.lower()]
+        assert meaning == field.description
+        assert example == (field.examples or [""])[0]
+        if field.default_factory is None and field.default not in (None, ()):
+            value = field.default
+            shown = ",".join(value) if isinstance(value, tuple) else str(value)
+            assert default.strip("`").lower() == shown.lower()
+        else:
+            assert default == "-"
+
+
+def test_every_link_leads_to_a_file() -> None:
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_every_make_target_that_is_named_exists() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"`make ([a-z-]+)`", README):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
