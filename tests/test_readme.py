@@ -40,8 +40,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Ser
 def test_the_commands_run_in_the_order_of_the_page(folder: tuple[Path, ServerProcess]) -> None:
     root, server = folder
     assert len(BLOCKS) == len(EXPECTED)
-    issuer = re.search(r"Issuer +https://localhost:(\d+)/", "".join(server.output))
-    assert issuer is not None
+    issuer = server.await_output(r"Issuer +https://localhost:(\d+)/")
     ports = {"50051": server.location.rpartition(":")[2], "50052": issuer[1]}
     for block, expected in zip(BLOCKS, EXPECTED, strict=True):
         program = re.sub("5005[12]", lambda match: ports[match[0]], block)
@@ -66,12 +65,9 @@ def test_the_table_of_settings_is_complete_and_right() -> None:
         field = Settings.model_fields[variable.lower()]
         assert meaning == field.description
         assert example == (field.examples or [""])[0]
-        if field.default_factory is None and field.default not in (None, ()):
-            value = field.default
-            shown = ",".join(value) if isinstance(value, tuple) else str(value)
-            assert default.strip("`").lower() == shown.lower()
-        else:
-            assert default == "-"
+        value = None if field.default_factory is not None else field.default
+        shown = ",".join(value) if isinstance(value, tuple) else "" if value is None else str(value)
+        assert default.strip("`").lower() == (shown.lower() or "-")
 
 
 def test_every_link_leads_to_a_file() -> None:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -76,6 +77,14 @@ class ServerProcess:
         for line in stream:
             self.output.append(line)
         stream.close()
+
+    def await_output(self, pattern: str) -> re.Match[str]:
+        """The first match in what the process prints, as soon as it is there."""
+        deadline = time.monotonic() + START_SECONDS
+        while (match := re.search(pattern, "".join(self.output))) is None:
+            assert time.monotonic() < deadline, f"nothing like {pattern!r} was printed: {self.output}"
+            time.sleep(0.01)
+        return match
 
     def terminate(self) -> None:
         """Ask for an orderly stop; `wait` tells how it ended."""
