@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -66,6 +67,16 @@ def from_path(path: Sequence[bytes | str]) -> TopicName:
     )
 
 
+def iceberg_identifier(name: TopicName) -> tuple[str, str]:
+    """Namespace and table name in the Iceberg catalog: the folded names.
+
+    pyiceberg joins namespaces with dots and refuses blank parts, so dots, percent characters and
+    blanks at the ends are percent-encoded; other names stay readable.
+    """
+    schema, table = name.key
+    return _identifier_part(schema), _identifier_part(table)
+
+
 def fold(name: str) -> str:
     """`name` in the form for comparison: NFC and case-folded."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
@@ -77,6 +88,10 @@ def key_segment(name: str) -> str:
     It names nothing by itself (keys carry a unique id beside it), so cutting is harmless.
     """
     return quote(name, safe="").replace("~", "%7E")[:80]
+
+
+def _identifier_part(name: str) -> str:
+    return re.sub(r"[.%]|^\s+|\s+$", lambda match: quote(match[0], safe="").replace(".", "%2E"), name)
 
 
 def _text(part: bytes | str) -> str:

@@ -23,9 +23,9 @@ from pyiceberg.exceptions import (
 from pyiceberg.table import Table
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
-from boilstream.catalog.names import TopicName, fold, key_segment
+from boilstream.catalog.names import TopicName, iceberg_identifier, key_segment
 from boilstream.catalog.types import TopicSchema, parse_declared, serialize_declared
-from boilstream.errors import AlreadyExists, NotFound, Unavailable
+from boilstream.errors import AlreadyExists, BoilStreamError, NotFound, Unavailable
 from boilstream.storage.base import ObjectStore
 
 log = logging.getLogger("boilstream.catalog.topics")
@@ -82,7 +82,9 @@ class TopicCatalog:
         with _unavailable():
             for namespace in self._catalog.list_namespaces():
                 for identifier in self._catalog.list_tables(namespace):
-                    self._remember(self._catalog.load_table(identifier))
+                    table = self._load(identifier)
+                    if table is not None:
+                        self._remember(table)
 
     def list(self) -> list[Topic]:
         """All topics, ordered by name."""
@@ -97,9 +99,10 @@ class TopicCatalog:
             return topic
         with _unavailable():
             try:
-                return self._remember(self._catalog.load_table(name.key))
+                table = self._load(iceberg_identifier(name))
             except (NoSuchTableError, NoSuchNamespaceError):
                 return None
+            return self._remember(table) if table is not None else None
 
     def get(self, name: TopicName) -> Topic:
         """The topic with that name; raises NotFound."""
@@ -111,6 +114,7 @@ class TopicCatalog:
     def create(self, wanted: TopicDraft) -> Topic:
         """Define the topic durably; raises AlreadyExists."""
         declared = wanted.schema.declared
+        identifier = iceberg_identifier(wanted.name)
         properties = {
             **_FORMAT,
             SCHEMA_PROPERTY: wanted.name.schema,
@@ -120,10 +124,10 @@ class TopicCatalog:
         with self._creating, _unavailable():
             # The usual case is that another topic made it, perhaps in another process just now.
             with suppress(NamespaceAlreadyExistsError, IntegrityError):
-                self._catalog.create_namespace((fold(wanted.name.schema),))
+                self._catalog.create_namespace(identifier[:1])
             try:
                 table = self._catalog.create_table(
-                    wanted.name.key,
+                    identifier,
                     wanted.schema.iceberg,
                     location=self._root + wanted.location,
                     properties=properties,
@@ -140,13 +144,23 @@ class TopicCatalog:
         """Remove the definition; no error if it is gone already. The caller removes rows and files."""
         with _unavailable():
             try:
-                self._catalog.drop_table(topic.name.key)
+                self._catalog.drop_table(iceberg_identifier(topic.name))
             except NoSuchTableError:
                 log.info("topic %s was dropped elsewhere", topic.name)
         with self._lock:
             if self._topics.get(topic.name.key) is topic:
                 del self._topics[topic.name.key]
         log.info("dropped topic %s", topic.name)
+
+    def _load(self, identifier: tuple[str, ...]) -> Table | None:
+        """The Iceberg table, or None, reported, if its metadata is missing or damaged."""
+        try:
+            return self._catalog.load_table(identifier)
+        except (BoilStreamError, NoSuchTableError, NoSuchNamespaceError, SQLAlchemyError):
+            raise
+        except Exception as error:  # noqa: BLE001 - pyiceberg raises whatever its parsers do
+            log.error("Iceberg table %s is not served, it cannot be read: %r", ".".join(identifier), error)
+            return None
 
     def _remember(self, table: Table) -> Topic | None:
         topic = self._read(table)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -113,7 +112,7 @@ def _topic(request: dict[str, Any]) -> TopicName:
 def _schema(request: dict[str, Any]) -> pa.Schema:
     try:
         return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(request.get("schema", ""), validate=True)))
-    except (TypeError, binascii.Error, pa.ArrowException, OSError, EOFError):
+    except (TypeError, ValueError, pa.ArrowException, OSError, EOFError):
         raise InvalidArgument(
             '"schema" is the base64 of an Arrow IPC schema message (schema.serialize())'
         ) from None

@@ -72,13 +72,18 @@ class IngestEngine:
         try:
             return self._catalog.create(target)
         except AlreadyExists:
-            topic = self._catalog.get(target.name)
-        if not topic.schema.stored.equals(target.schema.stored, check_metadata=True):
-            topic.schema.conform(target.schema.declared)
-            raise Unavailable(
-                f"topic {topic.name} was created meanwhile with another schema; send the rows again"
+            found = self._catalog.find(target.name)
+        if found is None:
+            raise AlreadyExists(
+                f"the Iceberg catalog has a table {target.name} that is not a topic, or not a readable one; "
+                "choose another name, or see the server's log"
             )
-        return topic
+        if not found.schema.stored.equals(target.schema.stored, check_metadata=True):
+            found.schema.conform(target.schema.declared)
+            raise Unavailable(
+                f"topic {found.name} was created meanwhile with another schema; send the rows again"
+            )
+        return found
 
     def forget(self, append: Append) -> None:
         """The append is over (called by `Append.close`)."""
