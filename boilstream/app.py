@@ -158,6 +158,18 @@ def run(settings: Settings, *, on_start: Callable[[App], None] = lambda _: None)
     os._exit(0)
 
 
+def check(settings: Settings) -> None:
+    """Find what is wrong with the settings and the files that they name, without starting anything.
+
+    Raises ConfigurationError.
+    """
+    _tls(settings)
+    _listen_host(settings)
+    manager = build_manager(settings)
+    if manager is not None:
+        manager.close()
+
+
 def _restore(store: ObjectStore, catalog: TopicCatalog, index: LogIndex) -> None:
     recover(store, index, deadline=time.monotonic() + RECOVERY_PATIENCE_SECONDS)
     catalog.load()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -11,6 +12,7 @@ from typing import ParamSpec
 import click
 
 from boilstream import __version__
+from boilstream.app import check as check_settings
 from boilstream.app import run
 from boilstream.dev.certificates import make_certificates
 from boilstream.dev.session import dev_folder, serve_dev
@@ -66,6 +68,8 @@ def serve(*, check: bool) -> None:
     """
     settings = load()
     if check:
+        logging.disable()  # the settings are the output
+        check_settings(settings)
         for name, value in settings.describe():
             click.echo(f"{name}={value}")
         return

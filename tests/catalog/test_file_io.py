@@ -77,7 +77,7 @@ def test_a_missing_object_is_missing(io: StoreFileIO) -> None:
     assert not found.exists()
     assert not io.new_output(WHERE).exists()
     for read in (found.open, found.__len__):
-        with pytest.raises(FileNotFoundError, match="metadata/1.json"):
+        with pytest.raises(FileNotFoundError, match=r"metadata/1\.json"):
             read()
 
 

@@ -30,7 +30,6 @@ CALLER = Identity(
 )
 SCHEMA = pa.schema([pa.field("a", pa.int32(), nullable=False), pa.field("b", pa.string())])
 ENCODED = base64.b64encode(SCHEMA.serialize().to_pybytes()).decode()
-NOT_ASCII = pytest.mark.xfail(raises=ValueError, reason="b64decode raises a plain ValueError for it")
 
 
 class Created:
@@ -155,7 +154,9 @@ def test_topics_that_are_no_path(
     assert ingestion.calls == []
 
 
-@pytest.mark.parametrize("topic", [[], ["a", "b", "c"], ["s3", ""], "..", ["s3", "a\u0007"], ["s3", "\ud800"]])
+@pytest.mark.parametrize(
+    "topic", [[], ["a", "b", "c"], ["s3", ""], "..", ["s3", "a\u0007"], ["s3", "\ud800"]]
+)
 def test_topics_with_illegal_names(actions: Actions, ingestion: IngestionDouble, topic: object) -> None:
     refused(actions, "drop_topic", {"topic": topic})
     refused(actions, "create_topic", {"topic": topic, "schema": ENCODED})
@@ -171,8 +172,8 @@ def test_topics_with_illegal_names(actions: Actions, ingestion: IngestionDouble,
         {},
         "",
         "%%%",
-        pytest.param("täulu", marks=NOT_ASCII),
-        pytest.param("\ud800", marks=NOT_ASCII),
+        "täulu",
+        "\ud800",
         ENCODED[:-8],
         ENCODED[8:],
         ENCODED + "\n",

@@ -219,6 +219,7 @@ def test_rows_of_a_topic_that_is_dropped_meanwhile_are_refused(world: World) -> 
     with pytest.raises(NotFound, match="dropped"):
         append.finish(lambda: False)
     append.close()
+    world.engine.close(5)
     assert world.data_files() == []
 
 
