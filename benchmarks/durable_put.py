@@ -20,7 +20,7 @@ from benchmarks.data import mixed_batch
 from benchmarks.report import ratio
 from boilstream.catalog.types import TopicSchema
 from boilstream.ingest.parquet import encode
-from boilstream.settings import MIB
+from boilstream.machine import MIB
 from tests.support.issuer import IssuerProcess
 from tests.support.server import Client, ServerProcess
 
@@ -70,25 +70,27 @@ def _stream(
 
 def durable(seconds: float, *, tls: bool) -> float:
     """Bytes per second through the server, from the first batch to the last acknowledgement."""
-    with tempfile.TemporaryDirectory(prefix="boilstream-bench-") as folder:
-        with IssuerProcess.start(Path(folder) / "issuer") as issuer:
-            environment = issuer.environment() | {"DATA_DIR": f"{folder}/data", "LOG_LEVEL": "info"}
-            if not tls:
-                del environment["TLS_CERT_PATH"], environment["TLS_KEY_PATH"]
-            with ServerProcess(environment) as server:
-                context = multiprocessing.get_context("spawn")
-                barrier, results = context.Barrier(STREAMS), context.Queue()
-                arguments = (server.location, issuer.token(groups="Writers"), issuer.ca_cert if tls else None)
-                streams = [
-                    context.Process(target=_stream, args=(number, *arguments, seconds, barrier, results))
-                    for number in range(STREAMS)
-                ]
-                for stream in streams:
-                    stream.start()
-                answers = [results.get(timeout=seconds * 10 + 120) for _ in streams]
-                for stream in streams:
-                    stream.join()
-                used = server.cpu_seconds()
+    with (
+        tempfile.TemporaryDirectory(prefix="boilstream-bench-") as folder,
+        IssuerProcess.start(Path(folder) / "issuer") as issuer,
+    ):
+        environment = issuer.environment() | {"DATA_DIR": f"{folder}/data", "LOG_LEVEL": "info"}
+        if not tls:
+            del environment["TLS_CERT_PATH"], environment["TLS_KEY_PATH"]
+        with ServerProcess(environment) as server:
+            context = multiprocessing.get_context("spawn")
+            barrier, results = context.Barrier(STREAMS), context.Queue()
+            arguments = (server.location, issuer.token(groups="Writers"), issuer.ca_cert if tls else None)
+            streams = [
+                context.Process(target=_stream, args=(number, *arguments, seconds, barrier, results))
+                for number in range(STREAMS)
+            ]
+            for stream in streams:
+                stream.start()
+            answers = [results.get(timeout=seconds * 10 + 120) for _ in streams]
+            for stream in streams:
+                stream.join()
+            used = server.cpu_seconds()
     sent: int = sum(answer[0] for answer in answers)
     wall: float = max(answer[3] for answer in answers) - min(answer[2] for answer in answers)
     print(

@@ -12,12 +12,12 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
 import pyarrow as pa
 
-from boilstream.allocator import keep_freed_memory
 from boilstream.auth.authorizer import Authorizer, rules_from
 from boilstream.auth.manager import build_manager
 from boilstream.auth.middleware import AuthMiddlewareFactory
@@ -32,8 +32,9 @@ from boilstream.ingest.service import Ingestion
 from boilstream.log.index import LogIndex
 from boilstream.log.recovery import recover
 from boilstream.log.writer import LogWriter
+from boilstream.machine import MIB, keep_freed_memory
 from boilstream.query.service import Queries
-from boilstream.settings import MIB, Settings
+from boilstream.settings import Settings
 from boilstream.storage.base import ObjectStore
 from boilstream.storage.factory import open_store
 
@@ -61,7 +62,9 @@ class App:
             store = open_store(settings)
             cleanup.callback(store.close)
             store.check()
-            catalog = open_catalog(settings.iceberg_catalog_uri, settings.data_dir, store)
+            catalog = open_catalog(
+                settings.iceberg_catalog_uri, settings.data_dir, store, patience=settings.ack_timeout_seconds
+            )
             index = LogIndex()
             _restore(store, catalog, index)
             log_writer = LogWriter(store, index)
@@ -71,7 +74,7 @@ class App:
                 log_writer,
                 index,
                 flush_interval=settings.s3_flush_interval_ms / 1000,
-                max_file_bytes=settings.max_file_mb * MIB,
+                max_file_bytes=min(settings.max_file_mb, settings.memory_limit_mb // 4) * MIB,
                 memory_limit=settings.memory_limit_mb * MIB,
                 ack_timeout=settings.ack_timeout_seconds,
             )
@@ -98,10 +101,10 @@ class App:
                     client_ca=client_ca,
                 )
             except (OSError, pa.ArrowException) as error:
-                self._engine.close(0)
+                self._engine.close(1)
                 raise ConfigurationError(
-                    f"FLIGHT_PORT: cannot listen on {host} port {settings.flight_port} (is it in use?); "
-                    "for example FLIGHT_PORT=50051"
+                    f"FLIGHT_HOST, FLIGHT_PORT: cannot listen on {host} port {settings.flight_port}; the port may "
+                    "be in use, or the address not one of this machine; for example FLIGHT_PORT=50051"
                 ) from error
             self.port: int = self._flight.port
             """The port of Arrow Flight; the real one if FLIGHT_PORT is 0."""
@@ -188,8 +191,7 @@ def _tls(settings: Settings) -> tuple[list[tuple[bytes, bytes]] | None, bytes | 
         return None, None
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key, password=lambda: "")
-        client_ca = settings.tls_client_ca_path.read_bytes() if settings.tls_client_ca_path else None
-        return [(cert.read_bytes(), key.read_bytes())], client_ca
+        pair = [(cert.read_bytes(), key.read_bytes())]
     except PermissionError as error:
         raise ConfigurationError(
             f"TLS_CERT_PATH and TLS_KEY_PATH: this process may not read {error.filename or key}; "
@@ -199,6 +201,20 @@ def _tls(settings: Settings) -> tuple[list[tuple[bytes, bytes]] | None, bytes | 
         raise ConfigurationError(
             f"TLS_CERT_PATH and TLS_KEY_PATH: {cert} and {key} are not a certificate and its unencrypted key in PEM "
             f"({error}); for example TLS_CERT_PATH=certs/server.crt TLS_KEY_PATH=certs/server.key"
+        ) from error
+    return pair, _client_ca(settings.tls_client_ca_path)
+
+
+def _client_ca(path: Path | None) -> bytes | None:
+    if path is None:
+        return None
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(path)
+        return path.read_bytes()
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(
+            f"TLS_CLIENT_CA_PATH: {path} has no CA certificate in PEM ({error}); for example "
+            "TLS_CLIENT_CA_PATH=certs/client-ca.crt"
         ) from error
 
 

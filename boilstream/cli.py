@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -68,7 +67,6 @@ def serve(*, check: bool) -> None:
     """
     settings = load()
     if check:
-        logging.disable()  # the settings are the output
         check_settings(settings)
         for name, value in settings.describe():
             click.echo(f"{name}={value}")

@@ -7,19 +7,18 @@ credential chain inside boto3 and pyarrow excepted). A field named `flight_port`
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
 
 from boilstream.errors import ConfigurationError
-
-MIB = 1024 * 1024
+from boilstream.machine import MIB, memory_bytes
 
 PROVIDER_ALIASES = {"okta": "okta"}
 """Names accepted in AUTH_PROVIDERS, and the provider that each means."""
@@ -30,20 +29,6 @@ CommaList = Annotated[tuple[str, ...], NoDecode]
 """A tuple that is written as a comma list: `a,b`; blanks around items are dropped."""
 
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,5})?")
-
-
-# Memory limits of a container: cgroup version 2, then version 1. An unlimited one says `max` or a huge number.
-_CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
-
-
-def _default_memory_limit_mb() -> int:
-    sizes = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
-    for path in _CGROUP_LIMITS:
-        try:
-            sizes.append(int(path.read_text()))
-        except (OSError, ValueError):
-            continue  # not this version of cgroups, or no limit
-    return max(64, min(sizes) // MIB // 2)
 
 
 def _setting(description: str, *, example: str, **kwargs: Any) -> Any:
@@ -147,7 +132,7 @@ class Settings(BaseSettings):
         "endpoint of an S3-compatible store; unset: AWS",
         example="http://127.0.0.1:8333",
         default=None,
-        pattern=r"^https?://[^/\s]+$",
+        pattern=r"^https?://[^/\s@]+$",
     )
     aws_region: str | None = _setting(
         "region of the bucket; unset: that of the AWS configuration (AWS_DEFAULT_REGION, profile)",
@@ -175,7 +160,8 @@ class Settings(BaseSettings):
         le=60_000,
     )
     max_file_mb: int = _setting(
-        "a data file is cut when its rows take this much memory, MiB (less once compressed)",
+        "a data file is cut when its rows take this much memory, MiB (less once compressed); "
+        "at most a quarter of MEMORY_LIMIT_MB counts",
         example="128",
         default=128,
         ge=1,
@@ -184,7 +170,7 @@ class Settings(BaseSettings):
     memory_limit_mb: int = _setting(
         "ceiling for rows that are received and not yet stored, MiB; unset: half of the machine or container",
         example="4096",
-        default_factory=_default_memory_limit_mb,
+        default_factory=lambda: max(64, memory_bytes() // MIB // 2),
         ge=64,
     )
     ack_timeout_seconds: float = _setting(
@@ -265,6 +251,18 @@ class Settings(BaseSettings):
             raise ValueError("must be a host name without scheme and path")
         return value
 
+    @field_validator("iceberg_catalog_uri")
+    @classmethod
+    def _readable_address(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                make_url(value)
+            except (ArgumentError, ValueError):
+                raise ValueError(
+                    "is not a SQLAlchemy address; percent-encode special characters of a password"
+                ) from None
+        return value
+
     @field_validator("log_level", "log_format", mode="before")
     @classmethod
     def _lower(cls, value: object) -> object:
@@ -286,6 +284,11 @@ class Settings(BaseSettings):
                     "OKTA_CLIENT_ID is missing: OKTA_ALLOW_ORG_SERVER=true accepts ID tokens, whose audience is the "
                     "client id; for example OKTA_CLIENT_ID=0oa123456789abcdef"
                 )
+        if self.s3_flush_interval_ms >= self.ack_timeout_seconds * 1000:
+            raise ValueError(
+                "S3_FLUSH_INTERVAL_MS must be shorter than ACK_TIMEOUT_SECONDS, else writes time out before they are "
+                "flushed; for example S3_FLUSH_INTERVAL_MS=250"
+            )
         if self.allow_anonymous and self.auth_providers:
             raise ValueError(
                 "ALLOW_ANONYMOUS=true contradicts AUTH_PROVIDERS: with providers every call needs a token; unset one"
@@ -340,7 +343,10 @@ class Settings(BaseSettings):
 
     def describe(self) -> list[tuple[str, str]]:
         """Variable and value of every setting, secrets masked, in the order of the reference."""
-        return [(name.upper(), _show(getattr(self, name))) for name in type(self).model_fields]
+        shown = {name: _show(getattr(self, name)) for name in type(self).model_fields}
+        if self.iceberg_catalog_uri is not None:
+            shown["iceberg_catalog_uri"] = masked_uri(self.iceberg_catalog_uri)
+        return [(name.upper(), value) for name, value in shown.items()]
 
 
 def load(**overrides: object) -> Settings:
@@ -371,12 +377,13 @@ def example_of(name: str) -> str:
 
 
 def masked_uri(uri: str) -> str:
-    """`uri` with its password replaced by `***`."""
-    parts = urlsplit(uri)
-    if parts.password is None:
-        return uri
-    user, _, host = parts.netloc.rpartition("@")
-    return urlunsplit(parts._replace(netloc=f"{user.split(':')[0]}:***@{host}"))
+    """A SQLAlchemy address with its secrets replaced by `***`; only its scheme if it cannot be read."""
+    try:
+        url = make_url(uri)
+    except (ArgumentError, ValueError):
+        return f"{uri.partition(':')[0]}:***"
+    secret = [name for name in url.query if re.search("pass|secret|token|key", name, re.IGNORECASE)]
+    return url.update_query_dict(dict.fromkeys(secret, "***")).render_as_string(hide_password=True)
 
 
 def _show(value: object) -> str:
@@ -386,4 +393,4 @@ def _show(value: object) -> str:
         return ",".join(value)
     if isinstance(value, bool):
         return str(value).lower()
-    return masked_uri(value) if isinstance(value, str) and "://" in value else str(value)
+    return str(value)

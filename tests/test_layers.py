@@ -21,9 +21,9 @@ DOCS = ROOT.parent / "docs"
 MODULES = sorted(ROOT.rglob("*.py"))
 
 LAYERS = (
-    {"__init__", "errors"},
+    {"__init__", "errors", "machine"},
     {"settings"},
-    {"storage", "observe", "allocator"},
+    {"storage", "observe"},
     {"catalog", "log", "auth"},
     {"ingest", "query", "publish"},
     {"flight", "http"},

@@ -8,7 +8,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from boilstream.auth import jws, providers
@@ -87,17 +87,17 @@ class AuthManager:
         """
         digest = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
         try:
-            identity = self._verified.get(digest)
-            if identity is not None:
-                self._check_expiry(identity.expires_at)
-                return identity
-            identity = self._verify(token)
+            verified = self._verified.get(digest)
+            if verified is not None and verified.is_current():
+                self._check_expiry(verified.identity.expires_at)
+                return verified.identity
+            verified = self._verify(token)
         except InvalidToken as error:
             self._verified.drop(digest)
             _LOGGER.warning("Refused a token (sha256 %s...): %s", digest[:4].hex(), error.reason)
             raise
-        self._verified.put(digest, identity)
-        return identity
+        self._verified.put(digest, verified)
+        return verified.identity
 
     def preload(self, wait_seconds: float = 0) -> bool:
         """Start fetching all keys at once, wait at most so long, and tell whether all are there.
@@ -115,11 +115,12 @@ class AuthManager:
         for cache in self._caches.values():
             cache.close()
 
-    def _verify(self, token: str) -> Identity:
+    def _verify(self, token: str) -> _Verified:
         header, unverified = jws.parse(token)
         provider, trusted = self._issuer(unverified.get("iss"))
         jws.check_header(header, trusted.algorithms)
-        jwks = self._caches[trusted.keys_url].jwks_for(header.get("kid"))
+        keys = self._caches[trusted.keys_url]
+        jwks = keys.jwks_for(header.get("kid"))
         header, payload = jws.verify(token, jwks, trusted.algorithms)
         claims = jws.json_object(payload, "payload")
         _check_type(header, trusted.token_types)
@@ -129,7 +130,7 @@ class AuthManager:
         logging.getLogger(provider.logger_name).debug(
             "Successfully validated %s token for user: %s", provider.display_name, identity.subject
         )
-        return identity
+        return _Verified(identity, keys, header.get("kid"), jwks)
 
     def _issuer(self, issuer: object) -> tuple[Provider, TrustedIssuer]:
         if not isinstance(issuer, str):
@@ -166,31 +167,45 @@ class AuthManager:
             raise InvalidToken(f"Expired: the token ended {late:.0f} s ago")
 
 
+@dataclass(frozen=True, slots=True)
+class _Verified:
+    """What came of verifying one token, and against which keys."""
+
+    identity: Identity
+    keys: KeyCache
+    kid: str | None
+    jwks: dict[str, Any]
+
+    def is_current(self) -> bool:
+        """Whether the issuer's keys are still those: a key that it withdraws ends the tokens signed with it."""
+        return self.keys.jwks_for(self.kid) is self.jwks
+
+
 class _VerifiedTokens:
-    """The identities of tokens lately verified, by digest; the least used one goes first."""
+    """The tokens lately verified, by digest; the least used one goes first."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._lock = threading.Lock()
-        self._identities: OrderedDict[bytes, Identity] = OrderedDict()
+        self._tokens: OrderedDict[bytes, _Verified] = OrderedDict()
 
-    def get(self, digest: bytes) -> Identity | None:
+    def get(self, digest: bytes) -> _Verified | None:
         with self._lock:
-            identity = self._identities.get(digest)
-            if identity is not None:
-                self._identities.move_to_end(digest)
-            return identity
+            verified = self._tokens.get(digest)
+            if verified is not None:
+                self._tokens.move_to_end(digest)
+            return verified
 
-    def put(self, digest: bytes, identity: Identity) -> None:
+    def put(self, digest: bytes, verified: _Verified) -> None:
         with self._lock:
-            self._identities[digest] = identity
-            self._identities.move_to_end(digest)
-            while len(self._identities) > self._limit:
-                self._identities.popitem(last=False)
+            self._tokens[digest] = verified
+            self._tokens.move_to_end(digest)
+            while len(self._tokens) > self._limit:
+                self._tokens.popitem(last=False)
 
     def drop(self, digest: bytes) -> None:
         with self._lock:
-            self._identities.pop(digest, None)
+            self._tokens.pop(digest, None)
 
 
 def build_manager(settings: Settings) -> AuthManager | None:

@@ -21,8 +21,8 @@ STORE_PROPERTY = "boilstream.object-store"
 """Catalog property that holds the ObjectStore itself (an object, not a text)."""
 
 
-PATIENCE_SECONDS = 30.0
-"""How long reading or writing metadata waits for a store that does not answer."""
+PATIENCE_PROPERTY = "boilstream.patience-seconds"
+"""Catalog property: how long reading or writing metadata waits for a store that does not answer."""
 
 
 class StoreFileIO(FileIO):
@@ -33,20 +33,21 @@ class StoreFileIO(FileIO):
 
     def __init__(self, properties: Properties = EMPTY_DICT) -> None:
         super().__init__(properties)
-        self._store: ObjectStore = properties[STORE_PROPERTY]
-        self._root = self._store.url("x").removesuffix("x")
+        store: ObjectStore = properties[STORE_PROPERTY]
+        self._objects = _Objects(store, properties[PATIENCE_PROPERTY])
+        self._root = store.url("x").removesuffix("x")
 
     def new_input(self, location: str) -> InputFile:
         """The object at `location`, to be read."""
-        return _StoreInput(self._store, self._key(location), location)
+        return _Input(self._objects, self._key(location), location)
 
     def new_output(self, location: str) -> OutputFile:
         """The object at `location`, to be written."""
-        return _StoreOutput(self._store, self._key(location), location)
+        return _Output(self._objects, self._key(location), location)
 
     def delete(self, location: str | InputFile | OutputFile) -> None:
         """Remove the object; no error if there is none."""
-        self._store.delete(self._key(location if isinstance(location, str) else location.location))
+        self._objects.delete(self._key(location if isinstance(location, str) else location.location))
 
     def _key(self, location: str) -> str:
         if not location.startswith(self._root):
@@ -54,36 +55,57 @@ class StoreFileIO(FileIO):
         return location[len(self._root) :]
 
 
-class _StoreInput(InputFile):
-    def __init__(self, store: ObjectStore, key: str, location: str) -> None:
+class _Objects:
+    """The store, asked again for `patience` seconds while it does not answer, with the errors of Python's files."""
+
+    def __init__(self, store: ObjectStore, patience: float) -> None:
+        self._store = store
+        self._patience = patience
+
+    def get(self, key: str) -> bytes:
+        try:
+            return retrying(partial(self._store.get, key), deadline=self._deadline())
+        except ObjectMissing as error:
+            raise FileNotFoundError(key) from error
+
+    def put(self, key: str, data: bytes, *, if_absent: bool) -> None:
+        try:
+            retrying(partial(self._store.put, key, data, if_absent=if_absent), deadline=self._deadline())
+        except ObjectExists as error:
+            # It may be our own, from an attempt whose answer was lost.
+            if self.get(key) != data:
+                raise FileExistsError(key) from error
+
+    def delete(self, key: str) -> None:
+        retrying(partial(self._store.delete, key), deadline=self._deadline())
+
+    def _deadline(self) -> float:
+        return time.monotonic() + self._patience
+
+
+class _Input(InputFile):
+    def __init__(self, objects: _Objects, key: str, location: str) -> None:
         super().__init__(location)
-        self._store, self._object_key = store, key
+        self._objects, self._key = objects, key
 
     def __len__(self) -> int:
-        return len(self._read())
+        return len(self._objects.get(self._key))
 
     def exists(self) -> bool:
         try:
-            self._read()
+            self._objects.get(self._key)
         except FileNotFoundError:
             return False
         return True
 
     def open(self, seekable: bool = True) -> InputStream:  # noqa: ARG002 - always seekable
-        return io.BytesIO(self._read())
-
-    def _read(self) -> bytes:
-        try:
-            deadline = time.monotonic() + PATIENCE_SECONDS
-            return retrying(partial(self._store.get, self._object_key), deadline=deadline)
-        except ObjectMissing as error:
-            raise FileNotFoundError(self.location) from error
+        return io.BytesIO(self._objects.get(self._key))
 
 
-class _StoreOutput(OutputFile):
-    def __init__(self, store: ObjectStore, key: str, location: str) -> None:
+class _Output(OutputFile):
+    def __init__(self, objects: _Objects, key: str, location: str) -> None:
         super().__init__(location)
-        self._store, self._object_key = store, key
+        self._objects, self._key = objects, key
 
     def __len__(self) -> int:
         return len(self.to_input_file())
@@ -92,18 +114,18 @@ class _StoreOutput(OutputFile):
         return self.to_input_file().exists()
 
     def to_input_file(self) -> InputFile:
-        return _StoreInput(self._store, self._object_key, self.location)
+        return _Input(self._objects, self._key, self.location)
 
     def create(self, overwrite: bool = False) -> OutputStream:
-        return _StoreStream(self._store, self._object_key, if_absent=not overwrite)
+        return _Stream(self._objects, self._key, if_absent=not overwrite)
 
 
-class _StoreStream(io.BytesIO):
+class _Stream(io.BytesIO):
     """Collects what is written and puts it as one object on close, unless the writer failed."""
 
-    def __init__(self, store: ObjectStore, key: str, *, if_absent: bool) -> None:
+    def __init__(self, objects: _Objects, key: str, *, if_absent: bool) -> None:
         super().__init__()
-        self._store, self._object_key, self._if_absent = store, key, if_absent
+        self._objects, self._key, self._if_absent = objects, key, if_absent
 
     def __exit__(self, exc_type: Any, exc: Any, traceback: Any) -> None:
         if exc_type is None:
@@ -116,11 +138,4 @@ class _StoreStream(io.BytesIO):
             return
         data = self.getvalue()
         super().close()
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        put = partial(self._store.put, self._object_key, data, if_absent=self._if_absent)
-        try:
-            retrying(put, deadline=deadline)
-        except ObjectExists as error:
-            # It may be our own, from an attempt whose answer was lost.
-            if retrying(partial(self._store.get, self._object_key), deadline=deadline) != data:
-                raise FileExistsError(self._object_key) from error
+        self._objects.put(self._key, data, if_absent=self._if_absent)

@@ -70,11 +70,14 @@ class TopicCatalog:
     Methods raise Unavailable when the catalog's database or the object store does not answer.
     """
 
-    def __init__(self, catalog: Catalog, store: ObjectStore) -> None:
+    def __init__(self, catalog: Catalog, store: ObjectStore, *, patience: float = 30.0) -> None:
+        """`patience` is how long a change waits for the changes before it, seconds."""
         self._catalog = catalog
+        self._patience = patience
         self._root = store.url("x").removesuffix("x")
         self._lock = threading.Lock()
-        self._creating = threading.Lock()
+        self._changing = threading.Lock()
+        self._ended: set[str] = set()
         self._topics: dict[tuple[str, str], Topic] = {}
 
     def load(self) -> None:
@@ -121,7 +124,7 @@ class TopicCatalog:
             TABLE_PROPERTY: wanted.name.table,
             DECLARED_PROPERTY: serialize_declared(declared),
         }
-        with self._creating, _unavailable():
+        with self._change(), _unavailable():
             # The usual case is that another topic made it, perhaps in another process just now.
             with suppress(NamespaceAlreadyExistsError, IntegrityError):
                 self._catalog.create_namespace(identifier[:1])
@@ -134,6 +137,10 @@ class TopicCatalog:
                 )
             except TableAlreadyExistsError:
                 raise AlreadyExists(f"topic {wanted.name} exists already") from None
+            except (NoSuchTableError, NoSuchNamespaceError) as error:
+                raise Unavailable(
+                    f"topic {wanted.name} was created and dropped at once; try again"
+                ) from error
         topic = self._remember(table)
         if topic is None:
             raise Unavailable(f"topic {wanted.name} was created and cannot be read back; try again")
@@ -142,15 +149,35 @@ class TopicCatalog:
 
     def drop(self, topic: Topic) -> None:
         """Remove the definition; no error if it is gone already. The caller removes rows and files."""
-        with _unavailable():
-            try:
-                self._catalog.drop_table(iceberg_identifier(topic.name))
-            except NoSuchTableError:
-                log.info("topic %s was dropped elsewhere", topic.name)
-        with self._lock:
-            if self._topics.get(topic.name.key) is topic:
-                del self._topics[topic.name.key]
+        identifier = iceberg_identifier(topic.name)
+        with self._change():
+            with self._lock:
+                self._ended.add(topic.id)
+                if self._topics.get(topic.name.key) is topic:
+                    del self._topics[topic.name.key]
+            with _unavailable():
+                try:
+                    table = self._load(identifier)
+                    if table is not None and str(table.metadata.table_uuid) != topic.id:
+                        log.info(
+                            "topic %s was dropped and made anew meanwhile; the new one stays", topic.name
+                        )
+                        return
+                    self._catalog.drop_table(identifier)
+                except (NoSuchTableError, NoSuchNamespaceError):
+                    log.info("topic %s was dropped already", topic.name)
+                    return
         log.info("dropped topic %s", topic.name)
+
+    @contextmanager
+    def _change(self) -> Iterator[None]:
+        """One change of definitions at a time: creating and dropping one name must not overlap."""
+        if not self._changing.acquire(timeout=self._patience):
+            raise Unavailable("other topics are being created and the store is slow; try again")
+        try:
+            yield
+        finally:
+            self._changing.release()
 
     def _load(self, identifier: tuple[str, ...]) -> Table | None:
         """The Iceberg table, or None, reported, if its metadata is missing or damaged."""
@@ -163,14 +190,14 @@ class TopicCatalog:
             return None
 
     def _remember(self, table: Table) -> Topic | None:
+        """The topic of a table that was loaded, unless a drop or a newer load was faster."""
         topic = self._read(table)
-        if topic is not None:
-            with self._lock:
-                known = self._topics.get(topic.name.key)
-                if known is not None and known.id == topic.id:
-                    return known
-                self._topics[topic.name.key] = topic
-        return topic
+        if topic is None:
+            return None
+        with self._lock:
+            if topic.id in self._ended:
+                return self._topics.get(topic.name.key)
+            return self._topics.setdefault(topic.name.key, topic)
 
     def _read(self, table: Table) -> Topic | None:
         properties = table.properties

@@ -57,7 +57,6 @@ def serve_dev(host: str) -> None:
         def announce(app: App) -> None:
             session = DevSession(
                 python=Path(sys.executable),
-                boilstream=Path(sys.argv[0]).absolute(),
                 data_dir=settings.data_dir.absolute(),
                 flight_location=f"grpc+tls://localhost:{app.port}",
                 issuer=issuer.issuer,

@@ -17,8 +17,6 @@ class DevSession:
 
     python: Path
     """The Python interpreter that has BoilStream's packages."""
-    boilstream: Path
-    """The `boilstream` command."""
     data_dir: Path
     """The setting DATA_DIR."""
     flight_location: str
@@ -100,7 +98,7 @@ def make_snippets(session: DevSession) -> Snippets:
                 quote(session.token_endpoint),
             ]
         ),
-        token=f"DATA_DIR={quote(str(session.data_dir))} {quote(str(session.boilstream))} token "
+        token=f"DATA_DIR={quote(str(session.data_dir))} {quote(str(session.python))} -m boilstream token "
         '--groups DataEngineers --scope "read:data write:data"',
     )
 

@@ -85,8 +85,8 @@ class Actions:
         self._ingestion.drop_topic(identity, name)
         return {"dropped": [name.schema, name.table]}
 
-    def _flush(self, _identity: Identity, _body: bytes) -> dict[str, Any]:
-        self._ingestion.flush()
+    def _flush(self, identity: Identity, _body: bytes) -> dict[str, Any]:
+        self._ingestion.flush(identity)
         return {"flushed": True}
 
 

@@ -86,7 +86,11 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow ha
                     receipt.rows,
                     receipt.commit_id,
                 )
-            writer.write(_acknowledgement(receipt, batches))
+            try:
+                writer.write(_acknowledgement(receipt, batches))
+            except (pa.ArrowException, OSError):
+                log.info("the client of commit %s has gone before it was told", receipt.commit_id)
+                raise Unavailable("the rows are durable, but the call has ended") from None
 
     def do_get(self, context: flight.ServerCallContext, ticket: flight.Ticket) -> flight.FlightDataStream:
         """The rows of one ticket, as a stream of the declared schema."""

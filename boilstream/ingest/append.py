@@ -23,6 +23,10 @@ _ANSWER_SLACK = 1.0
 """Seconds beyond the ack timeout in which the committer's own error arrives first."""
 
 
+_BATCH_OVERHEAD, _COLUMN_OVERHEAD = 1024, 256
+"""Bytes that a batch and each of its columns take beside the values; tiny batches are mostly that."""
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What bounds one append."""
@@ -66,7 +70,7 @@ class Append:
         if batch.num_rows == 0:
             return
         stored = self._conformer.to_stored(batch)
-        size = stored.nbytes
+        size = stored.nbytes + _BATCH_OVERHEAD + _COLUMN_OVERHEAD * stored.num_columns
         self._engine.budget.reserve(size, deadline=time.monotonic() + self._limits.ack_timeout)
         with self._lock:
             if self._failure is not None:
@@ -84,7 +88,11 @@ class Append:
             if not self._buffer:
                 return
             future = self._engine.files.write(
-                self._target.location, self._target.schema.stored, self._buffer, self.buffered
+                self._target.location,
+                self._target.schema.stored,
+                self._buffer,
+                self.buffered,
+                deadline=time.monotonic() + self._limits.ack_timeout,
             )
             self._buffer, self.buffered = [], 0
             self._files.append(future)

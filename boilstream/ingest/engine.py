@@ -21,6 +21,10 @@ from boilstream.storage.base import ObjectStore
 log = logging.getLogger("boilstream.ingest.engine")
 
 
+_COMMIT_SECONDS = 5.0
+"""Time of the grace period that is kept for committing what is complete."""
+
+
 class IngestEngine:
     """Everything between a stream of batches and the acknowledgement of its commit."""
 
@@ -38,7 +42,7 @@ class IngestEngine:
     ) -> None:
         """`flush_interval` and `ack_timeout` in seconds, `memory_limit` in bytes."""
         self.budget = MemoryBudget(memory_limit, on_pressure=self._relieve)
-        self.files = FileWriter(store, self.budget, ack_timeout=ack_timeout)
+        self.files = FileWriter(store, self.budget)
         self.committer = GroupCommitter(
             self.files,
             self.budget,
@@ -92,19 +96,23 @@ class IngestEngine:
             self._changed.notify_all()
 
     def close(self, grace: float) -> None:
-        """Stop in order: no new appends, open ones get `grace` seconds, complete ones are committed."""
+        """Stop in order: no new appends, open ones may finish, complete ones are committed.
+
+        All of it takes `grace` seconds at most, the last of which are kept for committing.
+        """
         deadline = time.monotonic() + grace
+        last_call = deadline - min(_COMMIT_SECONDS, grace / 2)
         with self._changed:
             self._draining = True
-            while self._open and (left := deadline - time.monotonic()) > 0:
+            while self._open and (left := last_call - time.monotonic()) > 0:
                 self._changed.wait(left)
             late = list(self._open)
         if late:
             log.warning("%d appends are still open after %g seconds and are given up", len(late), grace)
         for append in late:
             append.fail(_stopping())
-        self.committer.close()
-        self.files.close()
+        self.committer.close(deadline)
+        self.files.close(deadline)
 
     def _relieve(self) -> None:
         """Memory is short: write out the largest buffer of an append that is not complete yet."""

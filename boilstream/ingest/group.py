@@ -4,7 +4,7 @@ Appends that are complete wait for the next flush, which makes one file per topi
 flush starts at once if none has started within the flush interval, else when that time is over or
 a file is full: a lone append pays no delay, a crowd shares. Appends that already cut files of their
 own do not wait. Flushes whose files are durable are committed by one record, in the order in which
-they become durable, so a slow upload delays only its own appends.
+they become durable, so a slow upload delays only its own flush.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError, wait
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -121,7 +122,7 @@ class GroupCommitter:
         """Take the append; its receipt completes, or fails with a BoilStreamError."""
         with self._changed:
             if self._closing:
-                self._refuse(append, Unavailable("the server is stopping; send the rows again"))
+                self._refuse(append, _stopping())
                 return
             self._unanswered.add(append.receipt)
             append.receipt.add_done_callback(self._unanswered.discard)
@@ -148,16 +149,18 @@ class GroupCommitter:
             except BoilStreamError as error:
                 log.info("an append failed during a requested flush: %s", error)
 
-    def close(self) -> None:
-        """Commit what is complete, then end the threads. What is submitted later fails."""
+    def close(self, deadline: float) -> None:
+        """Commit what is complete until `deadline` (`time.monotonic`), refuse the rest, and end the threads."""
         with self._changed:
             self._closing = True
             self._changed.notify()
-        self._flusher.join()
-        for receipt in list(self._unanswered):
-            receipt.exception()  # waits: every append is answered before the recorder ends
+        self._flusher.join(max(0.0, deadline - time.monotonic()))
+        wait(list(self._unanswered), timeout=max(0.0, deadline - time.monotonic()))
         self._durable.put(None)
-        self._recorder.join()
+        self._recorder.join(max(0.0, deadline - time.monotonic()))
+        for receipt in list(self._unanswered):
+            with suppress(InvalidStateError):  # answered just now
+                receipt.set_exception(_stopping())
 
     # Flushing
 
@@ -199,7 +202,13 @@ class GroupCommitter:
     def _refuse(self, append: CompleteAppend, error: BoilStreamError) -> None:
         append.tail = ()
         self._budget.release(append.tail_bytes)
+        for future in append.files:
+            future.add_done_callback(self._discard)
         _fail([append], error)
+
+    def _discard(self, future: Future[DataFile]) -> None:
+        if future.exception() is None:
+            self._files.discard(future.result())
 
     def _file_groups(self, appends: list[CompleteAppend]) -> Iterator[list[CompleteAppend]]:
         group: list[CompleteAppend] = []
@@ -218,7 +227,11 @@ class GroupCommitter:
         for append in appends:
             append.tail = ()
         return self._files.write(
-            topic.location, topic.schema.stored, batches, sum(append.tail_bytes for append in appends)
+            topic.location,
+            topic.schema.stored,
+            batches,
+            sum(append.tail_bytes for append in appends),
+            deadline=max(append.deadline for append in appends),
         )
 
     # Recording
@@ -263,7 +276,8 @@ class GroupCommitter:
             _fail(appends, error)
             return
         for append in appends:
-            append.receipt.set_result(Receipt(append.rows, record.commit_id))
+            with suppress(InvalidStateError):  # refused because the server stops: its client will retry
+                append.receipt.set_result(Receipt(append.rows, record.commit_id))
 
     def _settled(self, part: _Part) -> list[DataFile]:
         """The files of the part, or none after its appends were told why it cannot be committed."""
@@ -298,5 +312,9 @@ def _explained(error: BaseException) -> BoilStreamError:
 
 def _fail(appends: Sequence[CompleteAppend], error: BoilStreamError) -> None:
     for append in appends:
-        if not append.receipt.done():
+        with suppress(InvalidStateError):
             append.receipt.set_exception(error)
+
+
+def _stopping() -> Unavailable:
+    return Unavailable("the server is stopping; send the rows again")

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-ROW_GROUP_ROWS = 1_048_576
-"""Rows in a row group at most; files are cut by bytes long before for all but the narrowest rows."""
+ROW_GROUP_ROWS, ROW_GROUP_BYTES = 1_048_576, 64 * 1024 * 1024
+"""Rows and bytes (of Arrow) in a row group at most: what a reader holds at a time."""
 
 _SMALL_CHUNK_ROWS = 8192
 _SAMPLE_ROWS = 4096
@@ -39,7 +39,8 @@ def encode(batches: Sequence[pa.RecordBatch], schema: pa.Schema) -> pa.Buffer:
             store_schema=False,  # the declared types live in the catalog; other readers need plain Parquet types
         ) as writer
     ):
-        writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
+        fitting = table.num_rows * ROW_GROUP_BYTES // max(1, table.nbytes)
+        writer.write_table(table, row_group_size=max(1, min(ROW_GROUP_ROWS, fitting)))
     return sink.getvalue()
 
 

@@ -66,6 +66,7 @@ class Ingestion:
         self._log_writer.commit((), dropped=(topic.id,), deadline=time.monotonic() + self._ack_timeout)
         self._catalog.drop(topic)
 
-    def flush(self) -> None:
+    def flush(self, identity: Identity) -> None:
         """Commit all complete appends without waiting for the flush interval."""
+        self._authorizer.require(identity, Action.WRITE, None)
         self._engine.committer.flush(self._ack_timeout)

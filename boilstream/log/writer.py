@@ -10,7 +10,7 @@ from collections.abc import Callable
 from boilstream.errors import Internal
 from boilstream.log.index import LogIndex
 from boilstream.log.records import DamagedRecord, Record, TopicCommit, decode, encode, new_writer_id
-from boilstream.storage.base import ObjectExists, ObjectStore, StoreUnavailable
+from boilstream.storage.base import ObjectExists, ObjectStore
 from boilstream.storage.retry import retrying
 
 log = logging.getLogger("boilstream.log.writer")
@@ -54,7 +54,8 @@ class LogWriter:
             record = Record(self.writer, self._next, self._now_ms(), topics, dropped)
             try:
                 self._put(record, deadline)
-            except StoreUnavailable:
+            except BaseException:
+                # Whatever the last attempt said, an earlier one may have landed.
                 self._in_doubt = record
                 raise
             self._accept(record)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -11,11 +12,13 @@ from boilstream.auth.authorizer import Action, Authorizer
 from boilstream.auth.identity import Identity
 from boilstream.catalog.names import TopicName
 from boilstream.catalog.topics import Topic, TopicCatalog
-from boilstream.errors import NotFound
+from boilstream.errors import Internal, NotFound
 from boilstream.log.index import LogIndex, Totals
 from boilstream.log.records import DataFile
 from boilstream.query.scan import partition, read
-from boilstream.storage.base import ObjectStore
+from boilstream.storage.base import ObjectMissing, ObjectStore
+
+log = logging.getLogger("boilstream.query.service")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +91,16 @@ class Queries:
             if missing := [file for file in files if file not in known]:
                 raise NotFound(f"topic {name} has no file {ascii(missing[0])[:60]}; plan the read again")
             chosen = [known[file] for file in files]
-        return topic.schema.declared, read(self._store, topic.schema, chosen)
+        return topic.schema.declared, self._rows(topic, chosen)
+
+    def _rows(self, topic: Topic, files: Sequence[DataFile]) -> Iterator[pa.RecordBatch]:
+        try:
+            yield from read(self._store, topic.schema, files)
+        except ObjectMissing as error:
+            if self._index.is_dropped(topic.id):
+                raise NotFound(f"topic {topic.name} was dropped while it was read") from error
+            log.error("a data file that the commit log names is missing: %s", error)
+            raise Internal(f"a data file of topic {topic.name} is missing in the object store") from error
 
     def _readable(self, identity: Identity, name: TopicName) -> Topic:
         self._authorizer.require(identity, Action.READ, str(name))

@@ -12,6 +12,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import pyarrow as pa
 
@@ -61,6 +62,9 @@ class ObjectStore(ABC):
     no other exception of a library leaves a store. One call is one attempt with its own time
     limit: retrying is the caller's (`boilstream.storage.retry`), who knows the deadline.
     """
+
+    is_remote: ClassVar[bool] = False
+    """Whether each request costs a round trip, so that few large ones are better than many small ones."""
 
     @abstractmethod
     def url(self, key: str) -> str:

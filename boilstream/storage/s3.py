@@ -57,6 +57,8 @@ class S3Store(ObjectStore):
     with TLS the checksum says all that the signature would.
     """
 
+    is_remote = True
+
     def __init__(
         self,
         bucket: str,

@@ -174,7 +174,7 @@ def test_the_memory_for_tokens_is_bounded(fetch: FakeFetch, clock: FakeClock) ->
     manager.authenticate(made[2])
     assert manager.authenticate(made[0]) is first
     assert manager.authenticate(made[1]) is not second
-    assert len(manager._verified._identities) == 2
+    assert len(manager._verified._tokens) == 2
 
 
 def test_a_rotated_key_is_fetched(manager: AuthManager, fetch: FakeFetch) -> None:

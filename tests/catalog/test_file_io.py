@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from boilstream.catalog import file_io
-from boilstream.catalog.file_io import STORE_PROPERTY, StoreFileIO
+from boilstream.catalog.file_io import PATIENCE_PROPERTY, STORE_PROPERTY, StoreFileIO
 from boilstream.storage.base import StoreUnavailable
 from tests.support.stores import MemoryStore, failing
 
@@ -20,7 +19,7 @@ def store() -> MemoryStore:
 
 @pytest.fixture
 def io(store: MemoryStore) -> StoreFileIO:
-    return StoreFileIO({STORE_PROPERTY: store})
+    return StoreFileIO({STORE_PROPERTY: store, PATIENCE_PROPERTY: 5.0})
 
 
 def write(io: StoreFileIO, data: bytes, *, overwrite: bool = False) -> None:
@@ -124,8 +123,8 @@ def test_a_strangers_object_is_not_taken_for_a_lost_answer(io: StoreFileIO, stor
     assert store.objects[KEY] == b"stranger"
 
 
-def test_patience_ends(io: StoreFileIO, store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(file_io, "PATIENCE_SECONDS", 0.0)
+def test_patience_ends(store: MemoryStore) -> None:
+    io = StoreFileIO({STORE_PROPERTY: store, PATIENCE_PROPERTY: 0.0})
     store.before = failing(1)
     with pytest.raises(StoreUnavailable):
         write(io, b"metadata")

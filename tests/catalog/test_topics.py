@@ -37,7 +37,7 @@ class World:
         self.catalog = self.open()
 
     def open(self) -> TopicCatalog:
-        catalog = open_catalog(None, self.folder, self.store)
+        catalog = open_catalog(None, self.folder, self.store, patience=1.0)
         catalog.load()
         return catalog
 
@@ -58,6 +58,7 @@ class World:
                 "warehouse": self.store.url("tables"),
                 "py-io-impl": "boilstream.catalog.file_io.StoreFileIO",
                 file_io.STORE_PROPERTY: self.store,
+                file_io.PATIENCE_PROPERTY: 5.0,
             }
         return SqlCatalog(CATALOG_NAME, **properties)
 
@@ -405,9 +406,8 @@ def test_a_lost_answer_of_the_store_does_not_spoil_a_create(world: World) -> Non
 
 
 def test_a_topic_that_could_not_be_stored_does_not_exist(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: World,
 ) -> None:
-    monkeypatch.setattr(file_io, "PATIENCE_SECONDS", 0.0)
     world.store.before = failing(10**9, contains="/metadata/")
     with pytest.raises(Unavailable):
         world.make("s3", "events")

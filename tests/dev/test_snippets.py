@@ -21,7 +21,6 @@ from boilstream.dev.snippets import DevSession, make_snippets, render
 
 SESSION = DevSession(
     python=Path("/opt/boil stream/bin/python"),
-    boilstream=Path("/opt/boil stream/bin/boilstream"),
     data_dir=Path("/home/o'neil/data"),
     flight_location="grpc+tls://localhost:50051",
     issuer="https://localhost:50052/oauth2/default",
@@ -64,7 +63,9 @@ def test_the_curl_snippet_sends_the_real_client() -> None:
 def test_the_token_snippet_works_in_any_folder() -> None:
     assert shlex.split(make_snippets(SESSION).token) == [
         f"DATA_DIR={SESSION.data_dir}",
-        str(SESSION.boilstream),
+        str(SESSION.python),
+        "-m",
+        "boilstream",
         "token",
         "--groups",
         "DataEngineers",

@@ -41,7 +41,7 @@ CALLS: dict[str, Callable[[Client], object]] = {
 
 
 def refused(call: Callable[[Client], object], client: Client) -> Exception:
-    with pytest.raises((flight.FlightUnauthenticatedError, OSError), match="^UNAUTHENTICATED: ") as caught:
+    with pytest.raises((flight.FlightUnauthenticatedError, OSError), match=r"^UNAUTHENTICATED: ") as caught:
         call(client)
     client.close()
     if isinstance(caught.value, flight.FlightError):  # pyarrow's get_schema raises a bare OSError

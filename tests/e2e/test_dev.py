@@ -144,9 +144,6 @@ def test_the_curl_snippet_gets_a_token_that_may_write(printed: Printed, tmp_path
     client.close()
 
 
-@pytest.mark.xfail(
-    reason="started as `python -m boilstream`, the snippet names __main__.py, which no shell runs"
-)
 def test_the_token_snippet_makes_another_token(printed: Printed, tmp_path: Path) -> None:
     token = paste(printed.snippet("Make another token"), tmp_path).strip()
     assert token != printed.token

@@ -179,9 +179,6 @@ def test_a_store_that_goes_fails_calls_and_one_that_comes_back_serves_them(
     assert_no_credentials(log)
 
 
-@pytest.mark.xfail(
-    run=False, reason="the metadata of a new topic waits 30 s for the store, not ACK_TIMEOUT_SECONDS"
-)
 def test_a_topic_that_could_not_be_made_does_not_exist_and_can_be_made_later(
     server: ServerProcess, store: SeaweedS3, issuer: IssuerProcess
 ) -> None:

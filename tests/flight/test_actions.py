@@ -58,8 +58,8 @@ class IngestionDouble:
     def drop_topic(self, identity: Identity, name: TopicName) -> None:
         self._note("drop", identity, name)
 
-    def flush(self) -> None:
-        self._note("flush")
+    def flush(self, identity: Identity) -> None:
+        self._note("flush", identity)
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_whoami_says_who_calls_and_nothing_else(actions: Actions) -> None:
 
 def test_flush_flushes(actions: Actions, ingestion: IngestionDouble) -> None:
     assert run(actions, "flush") == {"flushed": True}
-    assert ingestion.calls == [("flush",)]
+    assert ingestion.calls == [("flush", CALLER)]
 
 
 @pytest.mark.parametrize("path", [["S3", "Events"], ["S3.Events"], "S3.Events"])
@@ -112,7 +112,7 @@ def test_topics_are_named_by_a_path_or_a_text(
 def test_an_action_happens_even_if_nobody_reads_on(actions: Actions, ingestion: IngestionDouble) -> None:
     results: Iterator[bytes] = actions.run(CALLER, "flush", b"")
     next(results)
-    assert ingestion.calls == [("flush",)]
+    assert ingestion.calls == [("flush", CALLER)]
 
 
 @pytest.mark.parametrize("name", ["", "Health", "health ", "drop", "x" * 10_000, "\x00\n", "täulu", "\ud800"])

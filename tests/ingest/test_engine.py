@@ -224,7 +224,7 @@ def test_rows_of_a_topic_that_is_dropped_meanwhile_are_refused(world: World) -> 
 
 
 def test_memory_pressure_writes_out_what_lies_idle(tmp_path: Path) -> None:
-    world = World(tmp_path, memory_limit=2000)
+    world = World(tmp_path, memory_limit=5000)
     topic = world.topic()
     idle = world.engine.open(topic, SCHEMA)
     idle.write(rows(*range(200)))
@@ -237,7 +237,7 @@ def test_memory_pressure_writes_out_what_lies_idle(tmp_path: Path) -> None:
 
 
 def test_memory_that_never_becomes_free_is_a_retryable_error(tmp_path: Path) -> None:
-    world = World(tmp_path, memory_limit=2000, ack_timeout=0.3)
+    world = World(tmp_path, memory_limit=4000, ack_timeout=0.3)
     topic = world.topic()
     release = threading.Event()
 

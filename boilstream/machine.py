@@ -1,4 +1,4 @@
-"""Settings of the C library's memory allocator."""
+"""What the process asks of the machine that it runs on: its memory, and how the C library handles it."""
 
 from __future__ import annotations
 
@@ -6,13 +6,28 @@ import ctypes
 import logging
 import os
 import platform
+from pathlib import Path
 
-from boilstream.settings import MIB
+log = logging.getLogger("boilstream.machine")
 
-log = logging.getLogger("boilstream.allocator")
+MIB = 1024 * 1024
+
+# Memory limits of a container: cgroup version 2, then version 1. An unlimited one says `max` or a huge number.
+_CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 # Parameter numbers of mallopt, from malloc.h of the GNU C library.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
+
+
+def memory_bytes() -> int:
+    """Memory of the machine, or of the container if that has less."""
+    sizes = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    for path in _CGROUP_LIMITS:
+        try:
+            sizes.append(int(path.read_text()))
+        except (OSError, ValueError):
+            continue  # not this version of cgroups, or no limit
+    return min(sizes)
 
 
 def keep_freed_memory() -> None:
