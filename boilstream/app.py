@@ -103,8 +103,8 @@ class App:
             except (OSError, pa.ArrowException) as error:
                 self._engine.close(1)
                 raise ConfigurationError(
-                    f"FLIGHT_HOST, FLIGHT_PORT: cannot listen on {host} port {settings.flight_port}; the port may "
-                    "be in use, or the address not one of this machine; for example FLIGHT_PORT=50051"
+                    f"FLIGHT_PORT: cannot listen on {host} port {settings.flight_port}; the port may be in use, or "
+                    "FLIGHT_HOST is not an address of this machine; for example FLIGHT_PORT=50051"
                 ) from error
             self.port: int = self._flight.port
             """The port of Arrow Flight; the real one if FLIGHT_PORT is 0."""

@@ -149,25 +149,25 @@ class TopicCatalog:
 
     def drop(self, topic: Topic) -> None:
         """Remove the definition; no error if it is gone already. The caller removes rows and files."""
-        identifier = iceberg_identifier(topic.name)
-        with self._change():
+        with self._change(), _unavailable():
             with self._lock:
-                self._ended.add(topic.id)
+                self._ended.add(topic.id)  # a load that is under way must not bring it back
+            self._drop_table(topic)
+            with self._lock:
                 if self._topics.get(topic.name.key) is topic:
                     del self._topics[topic.name.key]
-            with _unavailable():
-                try:
-                    table = self._load(identifier)
-                    if table is not None and str(table.metadata.table_uuid) != topic.id:
-                        log.info(
-                            "topic %s was dropped and made anew meanwhile; the new one stays", topic.name
-                        )
-                        return
-                    self._catalog.drop_table(identifier)
-                except (NoSuchTableError, NoSuchNamespaceError):
-                    log.info("topic %s was dropped already", topic.name)
-                    return
-        log.info("dropped topic %s", topic.name)
+
+    def _drop_table(self, topic: Topic) -> None:
+        identifier = iceberg_identifier(topic.name)
+        try:
+            table = self._load(identifier)
+            if table is not None and str(table.metadata.table_uuid) != topic.id:
+                log.info("topic %s was dropped and made anew meanwhile; the new one stays", topic.name)
+                return
+            self._catalog.drop_table(identifier)
+            log.info("dropped topic %s", topic.name)
+        except (NoSuchTableError, NoSuchNamespaceError):
+            log.info("topic %s was dropped already", topic.name)
 
     @contextmanager
     def _change(self) -> Iterator[None]:

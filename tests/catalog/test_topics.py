@@ -416,3 +416,34 @@ def test_a_topic_that_could_not_be_stored_does_not_exist(
     assert names(world.open()) == []
     world.make("s3", "events")
     assert names(world.open()) == ["s3.events"]
+
+
+def test_a_late_drop_does_not_touch_a_topic_made_anew(world: World) -> None:
+    first = world.make("s3", "events")
+    world.catalog.drop(first)
+    second = world.make("s3", "events")
+    world.catalog.drop(first)
+    assert world.catalog.get(second.name) is second
+    assert [topic.id for topic in world.open().list()] == [second.id]
+
+
+def test_a_load_that_a_drop_overtakes_does_not_bring_the_topic_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = world.make("s3", "events")
+    catalog = world.open()
+    fresh = open_catalog(None, world.folder, world.store)
+    load = fresh._load
+
+    def slow_load(identifier: tuple[str, ...]) -> Any:
+        table = load(identifier)
+        monkeypatch.setattr(fresh, "_load", load)
+        fresh.drop(first)
+        fresh.create(new("s3", "events"))
+        return table
+
+    monkeypatch.setattr(fresh, "_load", slow_load)
+    found = fresh.find(first.name)
+    assert found is not None
+    assert found.id != first.id
+    assert catalog.get(first.name).id == first.id, "another process keeps what it knows until it starts again"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import pyarrow.flight as flight
 import pytest
 
 from tests.support.issuer import IssuerProcess
-from tests.support.server import Client, ServerProcess, details
+from tests.support.server import Client, ServerProcess
 
 pytestmark = pytest.mark.slow
 
@@ -49,40 +48,6 @@ def test_a_dropped_topic_stays_dropped_after_a_restart(
         server.stop()
     with server:
         assert connect(server, issuer).topics() == []
-
-
-def test_every_acknowledged_row_survives_a_kill(issuer: IssuerProcess, data_dir: dict[str, str]) -> None:
-    server = ServerProcess(issuer.environment() | data_dir | {"S3_FLUSH_INTERVAL_MS": "20"})
-    acknowledged: list[int] = []
-    attempted: list[int] = []
-    number = 0
-    for _ in range(3):
-        with server:
-            client = connect(server, issuer)
-            killer = threading.Timer(0.5, server.kill)
-            killer.start()
-            try:
-                while True:
-                    attempted.append(number)
-                    client.put(PATH, pa.table({"a": pa.array([number] * 10, pa.int64())}))
-                    acknowledged.append(number)
-                    number += 1
-            except flight.FlightError as error:
-                assert details_or_transport(error)
-            number += 1
-            killer.join()
-            client.close()
-    with server:
-        counts = connect(server, issuer).get(PATH).group_by("a").aggregate([([], "count_all")])
-    stored = dict(zip(counts["a"].to_pylist(), counts["count_all"].to_pylist(), strict=True))
-    assert acknowledged
-    assert set(acknowledged) <= set(stored) <= set(attempted)
-    assert set(stored.values()) == {10}, "an append is visible whole or not at all"
-
-
-def details_or_transport(error: flight.FlightError) -> bool:
-    """An error of ours, or one of the connection that was cut."""
-    return isinstance(error, flight.FlightUnavailableError) or bool(details(error))
 
 
 def test_an_open_append_may_finish_while_the_server_stops(

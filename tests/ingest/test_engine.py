@@ -275,3 +275,24 @@ def test_an_open_append_is_given_up_after_the_grace(world: World) -> None:
         append.finish(lambda: False)
     append.close()
     assert world.rows(topic) == []
+
+
+def test_a_stop_is_over_in_time_while_the_store_is_away(tmp_path: Path) -> None:
+    world = World(tmp_path, ack_timeout=60)
+    topic = world.topic()
+    world.store.before = failing(10**9)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(world.append, topic, rows(1))
+        while not world.engine.committer._unanswered:
+            assert not waiting.done()
+        world.engine.close(0.5)
+        with pytest.raises(Unavailable, match="stopping"):
+            waiting.result(timeout=20)
+
+
+def test_tiny_batches_count_with_what_they_take_in_memory(world: World) -> None:
+    append = world.engine.open(world.topic(), SCHEMA)
+    for number in range(100):
+        append.write(rows(number))
+    assert world.engine.budget.used >= 100 * 1024
+    append.close()

@@ -13,7 +13,7 @@ from boilstream.log.index import LogIndex
 from boilstream.log.records import DataFile, TopicCommit, record_key
 from boilstream.log.recovery import recover
 from boilstream.log.writer import LogWriter
-from boilstream.storage.base import StoreUnavailable
+from boilstream.storage.base import StoreMisconfigured, StoreUnavailable
 from tests.support.stores import MemoryStore, failing
 
 
@@ -137,3 +137,22 @@ def test_acked_commits_are_never_lost_and_unacked_ones_are_whole_or_absent(steps
     assert names(recovered) == names(index)
     assert set(acked) | {"last"} <= set(names(recovered)) <= set(acked) | set(unknown) | {"last"}
     assert len(names(recovered)) == len(set(names(recovered)))
+
+
+def test_a_permanent_error_after_a_lost_answer_leaves_doubt_not_a_stranger(
+    store: MemoryStore, index: LogIndex
+) -> None:
+    writer = LogWriter(store, index)
+    attempts: list[str] = []
+
+    def before(method: str, key: str) -> None:
+        attempts.append(method)
+        if len(attempts) > 1:
+            raise StoreMisconfigured("the credentials have expired")
+
+    store.before, store.after = before, failing(1)
+    with pytest.raises(StoreMisconfigured):
+        writer.commit(commit_of("landed"), deadline=later())
+    store.before = lambda method, key: None
+    assert writer.commit(commit_of("next"), deadline=later()).sequence == 2
+    assert names(index) == ["landed", "next"]
