@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 _ANSWER_SLACK = 1.0
 """Seconds beyond the ack timeout in which the committer's own error arrives first."""
 
+
+FILES_ON_THEIR_WAY = 2
+"""Files of one append that are encoded or uploaded at a time, while the next one fills."""
 
 _BATCH_OVERHEAD, _COLUMN_OVERHEAD = 1024, 256
 """Bytes that a batch and each of its columns take beside the values; tiny batches are mostly that."""
@@ -80,7 +83,19 @@ class Append:
             self.buffered += size
             self.rows += batch.num_rows
         if self.buffered >= self._limits.max_file_bytes:
+            self._await_turn()
             self.cut()
+
+    def _await_turn(self) -> None:
+        """Wait while the stream has its share of files on their way.
+
+        A client that sends faster than files are encoded would only fill the memory, and fresh memory
+        costs more than encoding does.
+        """
+        with self._lock:
+            unfinished = [file for file in self._files if not file.done()]
+        if len(unfinished) >= FILES_ON_THEIR_WAY:
+            wait(unfinished, timeout=self._limits.ack_timeout, return_when=FIRST_COMPLETED)
 
     def cut(self) -> None:
         """Send the buffered rows on as a file of their own."""
