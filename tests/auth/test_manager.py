@@ -185,6 +185,16 @@ def test_a_rotated_key_is_fetched(manager: AuthManager, fetch: FakeFetch) -> Non
     assert len(fetch.urls) == 2
 
 
+def test_a_withdrawn_key_ends_the_tokens_that_are_remembered(
+    manager: AuthManager, fetch: FakeFetch, clock: FakeClock
+) -> None:
+    remembered = token({**USER, "exp": NOW + 100_000})
+    manager.authenticate(remembered)
+    fetch.publish(jwk(rsa_key("next"), "kid-2"))
+    clock.advance(3601)
+    assert "Key not found" in refusal(manager, remembered)
+
+
 def test_a_key_that_is_not_published(manager: AuthManager) -> None:
     assert refusal(manager, token(USER, header={"kid": "nowhere"})) == (
         "Key not found: the issuer publishes no key with kid 'nowhere'"
