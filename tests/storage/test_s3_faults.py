@@ -18,6 +18,8 @@ from boilstream.storage.s3 import CHUNK_BYTES, TAIL_BYTES, S3Store
 
 from .stub import Fault, Handler, Stub
 
+pytestmark = pytest.mark.slow
+
 SECRET = "wJalrXUtnFEMIxK7MDENGxbPxRfiCYEXAMPLEKEY"
 CALLS: dict[str, Callable[[S3Store], object]] = {
     "put": lambda store: store.put("k", b"x"),
