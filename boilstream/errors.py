@@ -9,7 +9,6 @@ them (`boilstream.flight.errors`) and know nothing else.
     |-- NotFound              no such topic, ticket or object
     |-- AlreadyExists         the name is taken
     |-- InvalidArgument       the request or its data is wrong; repeating it cannot help
-    |-- OutOfOrder            a numbered stream left its order
     |-- ResourceExhausted     a limit of this server (retryable)
     |-- Unavailable           store, key server or this server is not ready (retryable)
     |-- TimedOut              the outcome is not known in time (retryable)
@@ -69,12 +68,6 @@ class InvalidArgument(BoilStreamError):
     """The request or its data is wrong; the message names column and row where it can."""
 
     code = "INVALID_ARGUMENT"
-
-
-class OutOfOrder(BoilStreamError):
-    """A numbered stream skipped an offset."""
-
-    code = "OUT_OF_ORDER"
 
 
 class ResourceExhausted(BoilStreamError):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import count
@@ -80,23 +79,6 @@ class TopicSchema:
         ]
         found = pa.schema(fields)
         return cls(found, iceberg, _stored(iceberg, found))
-
-    def select(self, names: Sequence[str]) -> TopicSchema:
-        """The schema of a projection to some top-level columns, in the given order; ids stay.
-
-        Raises InvalidArgument that names the columns that do not exist.
-        """
-        positions = {name: index for index, name in enumerate(self.declared.names)}
-        if missing := [name for name in names if name not in positions]:
-            raise InvalidArgument(
-                _listed([f"column {show(name)}: the topic has no such column" for name in missing])
-            )
-        chosen = [positions[name] for name in names]
-        return TopicSchema(
-            pa.schema([self.declared.field(index) for index in chosen]),
-            Schema(*(self.iceberg.fields[index] for index in chosen)),
-            pa.schema([self.stored.field(index) for index in chosen]),
-        )
 
     @cached_property
     def row_width(self) -> int:

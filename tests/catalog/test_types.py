@@ -248,19 +248,6 @@ def test_not_a_number_and_signed_zero_are_kept() -> None:
         assert str(column.to_pylist()) == "[nan, -0.0, inf, -inf]"
 
 
-def test_a_projection_keeps_the_ids() -> None:
-    topic = TopicSchema.declare(
-        pa.schema([("a", pa.int8()), ("b", pa.list_(pa.uint64())), ("c", pa.string())])
-    )
-    part = topic.select(["c", "b"])
-    assert [field.field_id for field in part.iceberg.fields] == [3, 2]
-    assert _ids(part.stored) == [2, 3, 4]
-    batch = pa.record_batch([["x"], [[2**64 - 1]]], schema=part.declared)
-    assert part.to_declared(part.conform(part.declared).to_stored(batch)).equals(batch)
-    with pytest.raises(InvalidArgument, match="'nope': the topic has no such column"):
-        topic.select(["a", "nope"])
-
-
 def test_files_that_another_engine_rewrote_are_read() -> None:
     schema = pa.schema(
         [("s", pa.large_string()), ("u", pa.uuid()), ("l", pa.large_list(pa.uint8())), ("d", pa.uint64())]
