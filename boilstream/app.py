@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import ipaddress
 import logging
 import os
@@ -14,7 +15,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import IO, NoReturn
 
 import pyarrow as pa
 
@@ -57,8 +58,13 @@ class App:
             certificates, client_ca = _tls(settings)
             host = _listen_host(settings)
             manager = build_manager(settings)
+            if manager is not None and certificates is None and not _is_loopback(host):
+                log.warning(
+                    "no certificate: bearer tokens travel in clear text; set TLS_CERT_PATH and TLS_KEY_PATH"
+                )
             if manager is not None:
                 cleanup.callback(manager.close)
+            cleanup.callback(_own(settings.data_dir).close)
             store = open_store(settings)
             cleanup.callback(store.close)
             store.check()
@@ -171,6 +177,28 @@ def check(settings: Settings) -> None:
     manager = build_manager(settings)
     if manager is not None:
         manager.close()
+
+
+def _own(data_dir: Path) -> IO[bytes]:
+    """Lock the data folder for this process: a second one would not see the first one's rows.
+
+    The lock ends with the process, however that ends.
+    """
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        lock = (data_dir / "lock").open("ab")
+    except OSError as error:
+        raise ConfigurationError(
+            f"DATA_DIR: {data_dir} cannot be used ({error.strerror}); for example DATA_DIR=/var/lib/boilstream/data"
+        ) from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        raise ConfigurationError(
+            f"DATA_DIR: another BoilStream process uses {data_dir}; stop it, or set another folder"
+        ) from None
+    return lock
 
 
 def _restore(store: ObjectStore, catalog: TopicCatalog, index: LogIndex) -> None:

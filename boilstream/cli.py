@@ -54,12 +54,14 @@ def main() -> None:
 @click.option("--check", is_flag=True, help="Check the settings, print them with secrets masked, and exit.")
 @_explained
 def serve(*, check: bool) -> None:
-    r"""Serve until SIGTERM or SIGINT.
+    """Serve until SIGTERM or SIGINT.
 
     \b
     The least that a deployment sets:
-      AUTH_PROVIDERS=okta OKTA_ORG_DOMAIN=company.okta.com OKTA_AUDIENCE=api://boilstream
+      AUTH_PROVIDERS=okta OKTA_ORG_DOMAIN=company.okta.com
+      OKTA_AUDIENCE=api://boilstream
       S3_BUCKET=my-data-bucket     (unset: the local folder DATA_DIR)
+
     TLS is on when certs/server.crt and certs/server.key are there, or TLS_CERT_PATH and
     TLS_KEY_PATH are set. Without AUTH_PROVIDERS only loopback is served.
 
@@ -107,7 +109,7 @@ def dev(host: str) -> None:
 @click.option("--lifetime", default=3600, show_default=True, type=click.IntRange(1, 86_400), help="Seconds.")
 @_explained
 def token(groups: str, scope: str, subject: str, lifetime: int) -> None:
-    r"""Print a token of the development issuer.
+    """Print a token of the development issuer.
 
     `boilstream dev` must have run with the same DATA_DIR. Servers that trust another issuer refuse
     such tokens.

@@ -87,12 +87,12 @@ class Settings(BaseSettings):
 
     # Authorization
     authorization_enabled: bool | None = _setting(
-        "decide by groups and scopes; unset: on as soon as one of the six lists below is set",
+        "decide by groups and scopes; unset: on as soon as you set one of the six lists below",
         example="true",
         default=None,
     )
     admin_groups: CommaList = _setting(
-        "groups that may read, write, drop and alter", example="DataEngineers,SystemAdmins", default=()
+        "groups that may read, write and drop", example="DataEngineers,SystemAdmins", default=()
     )
     write_groups: CommaList = _setting("groups that may read and write", example="ETLDevelopers", default=())
     read_only_groups: CommaList = _setting("groups that may read", example="DataAnalysts,Viewers", default=())

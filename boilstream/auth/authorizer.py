@@ -75,7 +75,7 @@ class Authorizer:
         if not rules.enabled:
             _LOGGER.warning(
                 "Authorization is off: every authenticated caller may read and write all topics, nobody may "
-                "drop or alter; set ADMIN_GROUPS, WRITE_GROUPS or READ_ONLY_GROUPS"
+                "drop; set ADMIN_GROUPS, WRITE_GROUPS or READ_ONLY_GROUPS"
             )
 
     def decide(self, identity: Identity, action: Action, topic: str | None) -> Decision:

@@ -133,7 +133,7 @@ def match_children(
     for _, field in offered.values():
         report(
             Refused(
-                join(path, field.name), "the topic has no such column; leave it out or add it to the topic"
+                join(path, field.name), "the topic has no such column; check its spelling or leave it out"
             )
         )
     return positions

@@ -59,7 +59,8 @@ writer, reader = client.do_put(descriptor, rows.schema, options)
 with writer:
     writer.write_table(rows)
     writer.done_writing()
-    print("acknowledged:", json.loads(reader.read().to_pybytes()))
+    acknowledgement = reader.read()  # None if the server refused; then the end of this block raises its error
+print("acknowledged:", json.loads(acknowledgement.to_pybytes()))
 
 info = client.get_flight_info(descriptor, options)
 stored = pa.concat_tables([client.do_get(endpoint.ticket, options).read_all() for endpoint in info.endpoints])
@@ -125,7 +126,7 @@ Paste any of these into a second terminal.
 
 {snippets.pyarrow}
 
---- Query with DuckDB (needs the duckdb package, and rows from the snippet above) ---
+--- Query with DuckDB (needs rows from the snippet above) ---
 
 {snippets.duckdb}
 
@@ -137,7 +138,7 @@ Paste any of these into a second terminal.
 
 {snippets.token}
 
-Stop with Ctrl+C; rows, keys and tokens stay in the data folder.
+Stop with Ctrl+C; rows and keys stay in the data folder, and tokens stay valid.
 """
 
 

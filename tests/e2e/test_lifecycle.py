@@ -186,3 +186,21 @@ def test_without_providers_only_loopback_is_served(tmp_path: Path) -> None:
         with pytest.raises(flight.FlightUnauthorizedError):
             client.action("drop_topic", {"topic": PATH})
     assert "calls need no token" in "".join(server.log)
+
+
+def test_a_second_server_on_the_same_folder_is_refused(
+    issuer: IssuerProcess, data_dir: dict[str, str]
+) -> None:
+    server = ServerProcess(issuer.environment() | data_dir)
+    with server:
+        folder = Path(data_dir["DATA_DIR"])
+        second = run_command(
+            issuer.environment() | data_dir | {"FLIGHT_HOST": "127.0.0.1", "FLIGHT_PORT": "0"},
+            "serve",
+            cwd=folder.parent,
+        )
+        assert second.returncode == 2
+        assert "DATA_DIR: another BoilStream process uses" in second.stderr
+        server.kill()
+    with server:
+        assert connect(server, issuer).topics() == []
