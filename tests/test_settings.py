@@ -81,7 +81,7 @@ def test_all_problems_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("environment", "says"),
     [
-        ({"AUTH_PROVIDERS": "okta"}, "OKTA_ORG_DOMAIN is missing"),
+        ({"AUTH_PROVIDERS": "okta"}, "OKTA_ORG_DOMAIN and OKTA_AUDIENCE are missing"),
         ({"AUTH_PROVIDERS": "okta", "OKTA_ORG_DOMAIN": "a.okta.com"}, "OKTA_AUDIENCE is missing"),
         (
             {
