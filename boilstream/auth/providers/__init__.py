@@ -5,11 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from boilstream.auth.providers import okta
+from boilstream.auth.providers import auth0, azure_ad, cognito, gcp, oidc, okta
 from boilstream.auth.providers.base import Provider
 from boilstream.settings import Settings
 
-BUILDERS: Final[Mapping[str, Callable[[Settings], Provider]]] = {"okta": okta.from_settings}
+BUILDERS: Final[Mapping[str, Callable[[Settings], Provider]]] = {
+    "auth0": auth0.from_settings,
+    "azure-ad": azure_ad.from_settings,
+    "cognito": cognito.from_settings,
+    "gcp": gcp.from_settings,
+    "oidc": oidc.from_settings,
+    "okta": okta.from_settings,
+}
 """For each name of AUTH_PROVIDERS, what makes the provider of the settings."""
 
 

@@ -26,7 +26,7 @@ class TrustedIssuer:
     issuer: str
     """The exact value of the claim `iss`; nothing is normalised, a trailing slash counts."""
     keys_url: str
-    """Address of the key set, https."""
+    """Address of the key set, https; with `discover` that of the discovery document."""
     check_audience: Callable[[Claims], None]
     """Raises InvalidToken for a token that is not meant for this server (audience, kind of token)."""
     to_identity: Callable[[Claims], Identity]
@@ -35,6 +35,11 @@ class TrustedIssuer:
     algorithms: tuple[str, ...] = ("RS256",)
     token_types: frozenset[str] = frozenset({"", "jwt", "at+jwt"})
     """Accepted values of the header `typ`, in lower case and without `application/`; "" means none."""
+    discover: bool = False
+    """Whether the address of the key set is to be read from the issuer's discovery document
+    (OpenID Connect Discovery 1.0, section 4)."""
+    accepts_key: Callable[[Mapping[str, Any]], bool] | None = None
+    """Whether a published key (a JWK) may sign for this issuer, where one key set serves several; None: all may."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +53,19 @@ class Provider:
     issuers: tuple[TrustedIssuer, ...]
     issuer_hint: str
     """What to check when tokens come from an unknown issuer; names the settings."""
+    groups_hint: str
+    """What to change when tokens carry no groups; names the settings or what to do at the provider."""
     refused_issuers: Mapping[str, str] = field(default_factory=dict)
     """Issuers that users mistake for a trusted one, each with the reason for the log."""
+    opaque_hint: str | None = None
+    """What to do to get a signed token where the provider may hand out opaque or encrypted ones."""
+    key_hint: str = (
+        "get a new token; if new ones are refused too, compare the issuer's settings with those of the server "
+        "that made the token"
+    )
+    """What to do when the issuer publishes no key for a token."""
+    warnings: tuple[str, ...] = ()
+    """What an operator should know about these settings, logged at the start."""
 
     @property
     def logger_name(self) -> str:
@@ -95,3 +111,11 @@ def text_array(claims: Claims, name: str) -> frozenset[str]:
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise InvalidToken(f"Invalid claim: {name} is {shown(value)}, not an array of strings")
     return frozenset(value)
+
+
+def words(claims: Claims, name: str) -> frozenset[str]:
+    """A claim that is absent (then empty) or a string of words with single blanks between (RFC 6749, 3.3)."""
+    value = claims.get(name, "")
+    if not isinstance(value, str):
+        raise InvalidToken(f"Invalid claim: {name} is {shown(value)}, not a string")
+    return frozenset(value.split(" ")) - {""}

@@ -7,7 +7,7 @@ are meant for Okta's own interfaces and must not be validated by others.
 
 from __future__ import annotations
 
-import logging
+from typing import Final
 
 from boilstream.auth.errors import InvalidToken, shown
 from boilstream.auth.identity import Identity
@@ -23,9 +23,12 @@ from boilstream.auth.providers.base import (
 from boilstream.errors import ConfigurationError
 from boilstream.settings import Settings
 
-NAME = "okta"
+NAME: Final = "okta"
 
-_LOGGER = logging.getLogger(f"boilstream.auth.{NAME}")
+ALGORITHMS: Final = ("RS256", "ES256")
+"""Okta signs with RS256. ES256 is for servers with Okta's layout; a key works with its own algorithm only."""
+
+_ID_TOKEN_CLAIMS = ("nonce", "at_hash", "c_hash")  # OpenID Connect Core 1.0, sections 2 and 3.3.2.11
 
 
 def from_settings(settings: Settings) -> Provider:
@@ -51,11 +54,11 @@ def provider(
 ) -> Provider:
     """Okta as a provider.
 
-    `org_domain` is a host, with a port if need be; `audience` that of the custom authorization server
-    `auth_server_id`. With `client_id`, ID tokens issued to that client count too. `allow_org_server`
-    adds the ID tokens of the org authorization server and needs `client_id`.
+    `org_domain` is a host in lower case, as in issuers, with a port if need be; `audience` that of the
+    custom authorization server `auth_server_id`. With `client_id`, ID tokens issued to that client count
+    too. `allow_org_server` adds the ID tokens of the org authorization server and needs `client_id`.
     """
-    org = f"https://{org_domain.lower()}"  # Okta writes issuers in lower case
+    org = f"https://{org_domain}"
     custom = f"{org}/oauth2/{auth_server_id}"
 
     def check_custom(claims: Claims) -> None:
@@ -64,30 +67,37 @@ def provider(
             return
         if _is_id_token(claims):
             raise InvalidToken(
-                f"Invalid audience: an ID token for {shown(found)}, OKTA_CLIENT_ID is "
-                f"{client_id or 'not set'}; send the access token, or set OKTA_CLIENT_ID to accept ID tokens"
+                f"Invalid token type: an ID token for {shown(found)}, OKTA_CLIENT_ID is {client_id or 'not set'}",
+                "send the access token, or set OKTA_CLIENT_ID to accept ID tokens of that client",
             )
         if audience not in found:
-            raise InvalidToken(f"Invalid audience: token has {shown(found)}, OKTA_AUDIENCE is {audience!r}")
+            raise InvalidToken(
+                f"Invalid audience: token has {shown(found)}, OKTA_AUDIENCE is {audience!r}",
+                f"set OKTA_AUDIENCE to the audience of the authorization server {auth_server_id}, "
+                "or OKTA_AUTH_SERVER_ID to the server that issues for it",
+            )
 
     def check_org(claims: Claims) -> None:
         found = audiences(claims)
         if found == (org,):
             raise InvalidToken(
-                "Invalid audience: an access token of the org authorization server is meant for Okta itself; "
-                f"use a custom authorization server such as {custom}, or send the ID token"
+                "Invalid audience: an access token of the org authorization server is meant for Okta itself",
+                f"use a custom authorization server such as {custom} (OKTA_AUTH_SERVER_ID), or send the ID token",
             )
         if found != (client_id,):
-            raise InvalidToken(f"Invalid audience: token has {shown(found)}, OKTA_CLIENT_ID is {client_id!r}")
+            raise InvalidToken(
+                f"Invalid audience: token has {shown(found)}, OKTA_CLIENT_ID is {client_id!r}",
+                "set OKTA_CLIENT_ID to the client that signs users in, or use a custom authorization server",
+            )
 
-    issuers = [TrustedIssuer(custom, f"{custom}/v1/keys", check_custom, _to_identity)]
+    issuers = [TrustedIssuer(custom, f"{custom}/v1/keys", check_custom, _to_identity, ALGORITHMS)]
     refused = {}
     if allow_org_server:
         if client_id is None:
             raise ConfigurationError(
                 "OKTA_ALLOW_ORG_SERVER=true needs OKTA_CLIENT_ID, the audience of ID tokens"
             )
-        issuers.append(TrustedIssuer(org, f"{org}/oauth2/v1/keys", check_org, _to_identity))
+        issuers.append(TrustedIssuer(org, f"{org}/oauth2/v1/keys", check_org, _to_identity, ALGORITHMS))
     else:
         refused[org] = (
             f"{org} is the org authorization server; get the token from the custom authorization server "
@@ -98,6 +108,8 @@ def provider(
         display_name="Okta",
         issuers=tuple(issuers),
         issuer_hint="check OKTA_ORG_DOMAIN and OKTA_AUTH_SERVER_ID",
+        groups_hint=f"add a claim groups to the access tokens of the authorization server {custom}; "
+        "tokens of client credentials have no groups and go by scope",
         refused_issuers=refused,
     )
 
@@ -105,22 +117,21 @@ def provider(
 def _is_id_token(claims: Claims) -> bool:
     """Whether claims occur that only ID tokens have; Okta also marks them in the token's own id."""
     token_id = claims.get("jti")
-    return any(name in claims for name in ("nonce", "at_hash", "c_hash")) or (
+    return any(name in claims for name in _ID_TOKEN_CLAIMS) or (
         isinstance(token_id, str) and token_id.startswith("ID.")
     )
 
 
 def _to_identity(claims: Claims) -> Identity:
-    subject = required_text(claims, "sub")
-    if "groups" not in claims:
-        _LOGGER.debug(
-            "Groups not extracted: the token of %s has no claim groups; add it to the authorization server",
-            subject,
-        )
+    subject, client = required_text(claims, "sub"), optional_text(claims, "cid")
+    if client is not None:
+        # In access tokens (ID tokens have no cid) sub may be the login, which changes hands; uid is the
+        # user's id, as sub is in ID tokens. Tokens of client credentials have no uid.
+        subject = optional_text(claims, "uid") or subject
     return Identity(
         provider=NAME,
         subject=subject,
-        client=optional_text(claims, "cid"),
+        client=client,
         groups=text_array(claims, "groups"),
         scopes=text_array(claims, "scp"),
     )
