@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 import threading
 import time
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from boilstream.auth import jws
 from boilstream.auth.errors import InvalidToken, KeysUnavailable
 from boilstream.auth.fetch import TIMEOUT_SECONDS, FetchFailed
 from boilstream.errors import ConfigurationError
+from boilstream.observe.metrics import KeyMetrics, KeySetState
 
 Fetch = Callable[[str], bytes]
 """Gets the body of an address or raises FetchFailed; see `HttpsFetcher`."""
@@ -29,10 +31,17 @@ EMPTY_RETRY_SECONDS: Final = 5.0
 MAX_STALE_SECONDS: Final = 24 * 3600.0
 """How long expired keys serve on while the key server fails."""
 
-_REFRESH_AT: Final = 0.8  # part of the lifetime after which a use starts a refresh in the background
+REFRESH_FROM: Final = 0.6
+REFRESH_UNTIL: Final = 0.8
+"""Parts of the lifetime between which a refresh falls due; where, is drawn by lot for each key set."""
+
+IN_FLIGHT_SECONDS: Final = 1.0
+"""Time until the next question while a fetch is under way."""
+
+_RETRY_JITTER: Final = 0.2  # part of the time to the next attempt that lots add, so that nodes spread out
 _WAIT_SECONDS: Final = (
     2 * TIMEOUT_SECONDS
-)  # the fetch ends itself before; this guards against one that does not
+)  # a fetch ends itself before; this guards against one that does not
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +51,7 @@ class _Keys:
     jwks: dict[str, Any]
     kids: frozenset[str]
     fetched_at: float
+    due_at: float
 
 
 @dataclass(slots=True)
@@ -56,10 +66,12 @@ class _Flight:
 class KeyCache:
     """Caches the key set at one address.
 
-    Keys serve for `cache_seconds`; from four fifths of that time on, a use starts a refresh in the
-    background. While refreshes fail, keys serve for another MAX_STALE_SECONDS. An unknown key id starts
-    a refresh at most every UNKNOWN_KID_SECONDS. Concurrent callers share one fetch. `clock` gives
-    monotonic seconds. Making a cache does no I/O; an address without https is a ConfigurationError.
+    Keys serve for `cache_seconds`. Between REFRESH_FROM and REFRESH_UNTIL of that time a refresh falls
+    due; `refresh_if_due` or a use, whichever comes first, starts it in the background. An answer replaces
+    the whole set, so a key that the issuer withdraws is gone. While refreshes fail, keys serve for
+    another MAX_STALE_SECONDS. An unknown key id starts a refresh at most every UNKNOWN_KID_SECONDS.
+    Concurrent callers share one fetch. `clock` gives monotonic seconds, `lot` a number from 0 up to 1.
+    Making a cache does no I/O; an address without https is a ConfigurationError.
     """
 
     def __init__(
@@ -72,6 +84,8 @@ class KeyCache:
         cache_seconds: float = 3600,
         max_keys: int = 100,
         clock: Callable[[], float] = time.monotonic,
+        lot: Callable[[], float] = random.random,
+        metrics: KeyMetrics | None = None,
     ) -> None:
         if not url.startswith("https://"):
             raise ConfigurationError(f"keys of {display_name} must come over https, not from {url!r}")
@@ -82,6 +96,8 @@ class KeyCache:
         self._cache_seconds = cache_seconds
         self._max_keys = max_keys
         self._clock = clock
+        self._lot = lot
+        self._metrics = metrics
         self._lock = threading.Lock()  # guards what follows; never held during I/O
         self._keys: _Keys | None = None
         self._flight: _Flight | None = None
@@ -89,17 +105,20 @@ class KeyCache:
         self._retry_at = float("-inf")
         self._unknown_kid_at = float("-inf")
         self._closed = False
+        if metrics is not None:
+            metrics.watch(self.state)
 
     def jwks_for(self, kid: str | None) -> dict[str, Any]:
         """The key set to verify a token with this key id against, fetched anew where that may help.
 
-        The set may still lack the key: then the issuer answered and does not publish it. Blocks at most
-        for one fetch, and never when the key is at hand. Raises KeysUnavailable.
+        The set may still lack the key: then the issuer answered and does not publish it. It stays the
+        same object for as long as the issuer publishes the same keys. Blocks at most for one fetch, and
+        never when the key is at hand. Raises KeysUnavailable.
         """
         keys, now = self._keys, self._clock()
         age = float("inf") if keys is None else now - keys.fetched_at
         if keys is not None and (kid is None or kid in keys.kids):
-            if age < self._cache_seconds * _REFRESH_AT:
+            if now < keys.due_at:
                 return keys.jwks
             if age < self._cache_seconds or (self._failing and age < self._cache_seconds + MAX_STALE_SECONDS):
                 self._take_off(keys, now)
@@ -127,6 +146,30 @@ class KeyCache:
                 flight.done.wait(wait_seconds)
         return self._keys is not None
 
+    def refresh_if_due(self) -> float:
+        """Start a refresh in the background if one is due; never waits for it.
+
+        Returns the seconds after which to ask again: infinite once the cache is closed.
+        """
+        keys, now = self._keys, self._clock()
+        if keys is None or now >= keys.due_at:
+            self._take_off(keys, now)
+        with self._lock:
+            if self._closed:
+                return float("inf")
+            if self._flight is not None:
+                return IN_FLIGHT_SECONDS
+            due_at = self._retry_at if self._keys is None else max(self._retry_at, self._keys.due_at)
+            spread = 1 + _RETRY_JITTER * self._lot() if due_at == self._retry_at else 1.0
+        return max(0.0, due_at - now) * spread
+
+    def state(self) -> KeySetState:
+        """How many keys are at hand, and their age."""
+        keys = self._keys
+        if keys is None:
+            return KeySetState(0, None)
+        return KeySetState(len(keys.jwks["keys"]), self._clock() - keys.fetched_at)
+
     def close(self) -> None:
         """Start no more fetches and let waiting callers go; a running fetch ends by its own limit."""
         with self._lock:
@@ -141,20 +184,30 @@ class KeyCache:
         with self._lock:
             if self._closed or self._keys is not seen:
                 return None
-            if self._flight is None:
+            flight = self._flight
+            if is_new := flight is None:
                 if now < self._retry_at or (for_unknown_kid and now < self._unknown_kid_at):
                     return None
-                flight = _Flight(for_unknown_kid)
-                threading.Thread(
-                    target=self._fly, args=(flight,), name=f"jwks-{self._display_name}", daemon=True
-                ).start()
-                self._flight = flight
+                flight = self._flight = _Flight(for_unknown_kid)
             if wanted is not None:
-                self._flight.wanted.add(wanted)
-            return self._flight
+                flight.wanted.add(wanted)
+        if is_new:
+            self._start(flight)
+        return flight
+
+    def _start(self, flight: _Flight) -> None:
+        """Fetch on a thread; on a machine that is out of threads the fetch has failed, keys at hand serve."""
+        try:
+            threading.Thread(
+                target=self._fly, args=(flight,), name=f"jwks-{self._display_name}", daemon=True
+            ).start()
+        except RuntimeError as error:
+            self._warn(str(error))
+            self._land(flight, None)
 
     def _fly(self, flight: _Flight) -> None:
         keys: _Keys | None = None
+        started_at = self._clock()
         try:
             self._logger.debug("Fetching JWKS from %s: %s", self._display_name, self.url)
             keys = self._read(self._fetch(self.url))
@@ -163,6 +216,8 @@ class KeyCache:
         except Exception as error:  # noqa: BLE001 - a defect in a fetch must not end all later ones
             self._warn(f"defect: {type(error).__name__}")
         finally:
+            if self._metrics is not None:
+                self._metrics.fetched(ok=keys is not None, seconds=self._clock() - started_at)
             self._land(flight, keys)
 
     def _land(self, flight: _Flight, keys: _Keys | None) -> None:
@@ -183,8 +238,8 @@ class KeyCache:
         """The keys of a document; `jws.verify` judges each when a token names it, so none spoils others."""
         try:
             listed = jws.json_object(body, "key set").get("keys")
-        except InvalidToken as error:
-            raise FetchFailed(error.reason) from None
+        except InvalidToken:
+            raise FetchFailed("the answer is not a JSON object") from None
         candidates = listed if isinstance(listed, list) else []
         keys = [key for key in candidates if isinstance(key, dict) and isinstance(key.get("kid", ""), str)]
         if not keys:
@@ -197,7 +252,12 @@ class KeyCache:
                 self._max_keys,
             )
             del keys[self._max_keys :]
-        return _Keys({"keys": keys}, frozenset(key["kid"] for key in keys if "kid" in key), self._clock())
+        jwks, now = {"keys": keys}, self._clock()
+        if self._keys is not None and self._keys.jwks == jwks:
+            jwks = self._keys.jwks  # the same object: what was verified against it need not be verified again
+        part = REFRESH_UNTIL - (REFRESH_UNTIL - REFRESH_FROM) * self._lot()
+        kids = frozenset(key["kid"] for key in keys if "kid" in key)
+        return _Keys(jwks, kids, now, now + self._cache_seconds * part)
 
     def _warn(self, problem: str) -> None:
         keys = self._keys

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import json
 import logging
+import random
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
@@ -20,6 +23,7 @@ from boilstream.auth.errors import KeysUnavailable
 from boilstream.auth.fetch import FetchFailed, HttpsFetcher
 from boilstream.auth.jwks import KeyCache
 from boilstream.errors import ConfigurationError
+from boilstream.observe.metrics import Metrics
 from tests.support.keyserver import KeyServer
 from tests.support.tokens import FakeClock, FakeFetch, ec_key, jwk, jwks
 
@@ -38,6 +42,7 @@ def cache_of(fetch: Callable[[str], bytes], clock: FakeClock, **options: Any) ->
         clock=clock,
         display_name="Okta",
         logger_name="boilstream.auth.okta",
+        lot=options.pop("lot", lambda: 0.0),
         **options,
     )
 
@@ -99,6 +104,183 @@ def test_a_use_late_in_their_life_refreshes_keys_in_the_background(
     until_quiet(cache)
     assert kids(cache, "a") == ["a", "b"]
     assert len(fetch.urls) == 2
+
+
+def test_an_answer_with_fewer_keys_replaces_the_set(
+    cache: KeyCache, fetch: FakeFetch, clock: FakeClock
+) -> None:
+    fetch.publish(key("a"), key("b"), key("c"))
+    assert kids(cache, "a") == ["a", "b", "c"]
+    fetch.publish(key("c"))
+    clock.advance(0.8 * HOUR)
+    cache.refresh_if_due()
+    until_quiet(cache)
+    assert kids(cache, "c") == ["c"]
+    assert kids(cache, "a") == ["c"], "a withdrawn key is gone"
+
+
+def test_the_set_stays_the_same_object_until_the_issuer_changes_it(
+    cache: KeyCache, fetch: FakeFetch, clock: FakeClock
+) -> None:
+    before = cache.jwks_for("a")
+    clock.advance(HOUR)
+    assert cache.jwks_for("a") is before
+    assert cache.state().age_seconds == 0
+    fetch.publish(key("a"), key("b"))
+    clock.advance(HOUR)
+    assert cache.jwks_for("a") is not before
+
+
+def test_keys_are_refreshed_in_the_background_without_any_use(
+    cache: KeyCache, fetch: FakeFetch, clock: FakeClock
+) -> None:
+    cache.refresh_if_due()
+    until_quiet(cache)
+    assert cache.refresh_if_due() == 0.8 * HOUR
+    clock.advance(0.8 * HOUR - 1)
+    assert cache.refresh_if_due() == 1
+    assert len(fetch.urls) == 1
+    clock.advance(1)
+    cache.refresh_if_due()
+    until_quiet(cache)
+    assert cache.refresh_if_due() == 0.8 * HOUR
+    assert len(fetch.urls) == 2
+
+
+@given(lot=st.floats(0, 1, exclude_max=True))
+def test_many_nodes_do_not_refresh_at_once(lot: float) -> None:
+    clock = FakeClock(0)
+    cache = cache_of(FakeFetch([key("a")]), clock, lot=lambda: lot)
+    cache.preload(30)
+    assert cache.refresh_if_due() == pytest.approx(HOUR * (0.8 - 0.2 * lot))
+    cache = cache_of(down := FakeFetch(), clock, lot=lambda: lot)
+    down.error = FetchFailed("down")
+    cache.preload(30)
+    assert cache.refresh_if_due() == pytest.approx(module.EMPTY_RETRY_SECONDS * (1 + 0.2 * lot))
+
+
+def test_a_failed_refresh_is_tried_again_by_the_rules_of_retries(
+    cache: KeyCache, fetch: FakeFetch, clock: FakeClock
+) -> None:
+    fetch.error = FetchFailed("down")
+    cache.refresh_if_due()
+    until_quiet(cache)
+    assert cache.refresh_if_due() == module.EMPTY_RETRY_SECONDS
+    fetch.error = None
+    clock.advance(module.EMPTY_RETRY_SECONDS)
+    cache.refresh_if_due()
+    until_quiet(cache)
+    fetch.error = FetchFailed("down")
+    clock.advance(0.8 * HOUR)
+    cache.refresh_if_due()
+    until_quiet(cache)
+    clock.advance(10)
+    assert cache.refresh_if_due() == module.RETRY_SECONDS - 10
+    assert len(fetch.urls) == 3
+
+
+def test_a_failed_fetch_for_an_unknown_id_does_not_put_off_the_next_refresh(
+    cache: KeyCache, fetch: FakeFetch
+) -> None:
+    kids(cache, "a")
+    fetch.error = FetchFailed("down")
+    with pytest.raises(KeysUnavailable):
+        kids(cache, "b")
+    assert cache.refresh_if_due() == 0.8 * HOUR
+
+
+@given(
+    outages=st.lists(st.tuples(st.integers(0, 12 * HOUR), st.integers(1, 600)), max_size=4),
+    lots=st.lists(st.floats(0, 1, exclude_max=True), min_size=1, max_size=5),
+)
+@settings(max_examples=20, deadline=None)
+def test_whoever_follows_the_answers_never_has_expired_keys(
+    outages: list[tuple[int, int]], lots: list[float]
+) -> None:
+    clock, fetch = FakeClock(0), FakeFetch([key("a")])
+    cache = cache_of(fetch, clock, lot=functools.partial(next, itertools.cycle(lots)))
+    cache.preload(30)
+    down_seconds = sum(length for _, length in outages)
+    while clock.now < 12 * HOUR:
+        if any(start <= clock.now < start + length for start, length in outages):
+            fetch.error = FetchFailed("down")
+        else:
+            fetch.error = None
+        cache.refresh_if_due()
+        until_quiet(cache)
+        age = cache.state().age_seconds
+        assert age is not None
+        # all outages together fit into the time between the latest refresh and the expiry
+        assert age < HOUR or down_seconds > 600
+        seconds = cache.refresh_if_due()
+        assert 0 < seconds < HOUR
+        clock.advance(seconds)
+    assert len(fetch.urls) <= 12 / 0.6 + 1 + down_seconds / module.RETRY_SECONDS + len(outages)
+
+
+def test_a_closed_cache_is_never_due(cache: KeyCache, fetch: FakeFetch) -> None:
+    cache.close()
+    assert cache.refresh_if_due() == float("inf")
+    assert fetch.urls == []
+
+
+def test_a_machine_without_threads_to_spare_serves_the_keys_at_hand(
+    cache: KeyCache,
+    fetch: FakeFetch,
+    clock: FakeClock,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        with pytest.raises(KeysUnavailable):
+            kids(cache, "a")
+        assert "can't start new thread" in caplog.text
+    clock.advance(module.EMPTY_RETRY_SECONDS)
+    assert kids(cache, "a") == ["a"]
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        clock.advance(HOUR)
+        assert kids(cache, "a") == ["a"]
+        clock.advance(module.RETRY_SECONDS)
+        assert cache.refresh_if_due() == module.RETRY_SECONDS
+    clock.advance(module.RETRY_SECONDS)
+    cache.refresh_if_due()
+    until_quiet(cache)
+    assert len(fetch.urls) == 2
+
+
+def test_fetches_and_the_state_are_measured(fetch: FakeFetch, clock: FakeClock) -> None:
+    metrics = Metrics()
+
+    def two_seconds(url: str) -> bytes:
+        clock.advance(2)
+        return fetch(url)
+
+    cache = cache_of(two_seconds, clock, metrics=metrics.for_keys("okta", URL))
+
+    def value(name: str, **labels: str) -> float | None:
+        return metrics.registry.get_sample_value(f"boilstream_auth_{name}", {"provider": "okta", **labels})
+
+    assert [value("keys", url=URL), value("key_age_seconds", url=URL)] == [0, None]
+    fetch.error = FetchFailed("down")
+    cache.preload(30)
+    fetch.publish(key("a"), key("b"))
+    clock.advance(30)
+    cache.preload(30)
+    clock.advance(100)
+    assert [value("keys", url=URL), value("key_age_seconds", url=URL)] == [2, 100]
+    assert [value("key_fetches_total", outcome=outcome) for outcome in ("ok", "failed")] == [1, 1]
+    assert [value("key_fetch_seconds_count"), value("key_fetch_seconds_sum")] == [2, 4]
+    fetch.error = RuntimeError()
+    clock.advance(HOUR)
+    cache.refresh_if_due()
+    until_quiet(cache)
+    assert value("key_fetches_total", outcome="failed") == 2
+    assert value("key_age_seconds", url=URL) == HOUR + 102
 
 
 def test_a_rotated_key_is_found_at_once(cache: KeyCache, fetch: FakeFetch) -> None:
@@ -287,6 +469,50 @@ def test_a_crowd_shares_one_fetch_and_cached_keys_do_not_wait_for_it(clock: Fake
     assert len(fetch.urls) == 2
 
 
+def test_cached_keys_never_wait_for_a_refresh_that_hangs(clock: FakeClock) -> None:
+    fetch = GatedFetch(key("a"))
+    fetch.gate.set()
+    cache = cache_of(fetch, clock)
+    cache.preload(30)
+    assert fetch.entered.acquire(timeout=30)
+
+    fetch.gate.clear()
+    clock.advance(0.8 * HOUR)
+    cache.refresh_if_due()
+    assert fetch.entered.acquire(timeout=30)
+    for _ in range(100):  # all of this on one thread: whatever waited would never come back
+        assert kids(cache, "a") == ["a"]
+        assert cache.refresh_if_due() == module.IN_FLIGHT_SECONDS
+        assert cache.preload() is True
+        assert cache.state().keys == 1
+    fetch.error = FetchFailed("down")
+    fetch.gate.set()
+    until_quiet(cache)
+
+    fetch.gate.clear()
+    clock.advance(HOUR)
+    cache.refresh_if_due()
+    assert fetch.entered.acquire(timeout=30)
+    assert kids(cache, "a") == ["a"], "also expired keys, after a failure"
+    assert not fetch.entered.acquire(blocking=False), "one fetch at a time"
+    fetch.gate.set()
+    until_quiet(cache)
+    assert len(fetch.urls) == 3
+
+
+def test_a_background_refresh_and_a_crowd_share_one_fetch(clock: FakeClock) -> None:
+    fetch = GatedFetch(key("a"))
+    cache = cache_of(fetch, clock)
+    with ThreadPoolExecutor(33) as pool:
+        pool.submit(cache.refresh_if_due)
+        assert fetch.entered.acquire(timeout=30)
+        waiting = [pool.submit(kids, cache, "a") for _ in range(32)]
+        assert cache.refresh_if_due() == module.IN_FLIGHT_SECONDS
+        fetch.gate.set()
+        assert [future.result(30) for future in waiting] == [["a"]] * 32
+    assert len(fetch.urls) == 1
+
+
 def test_preload_does_not_wait_unless_told(clock: FakeClock) -> None:
     fetch = GatedFetch(key("a"))
     cache = cache_of(fetch, clock)
@@ -341,7 +567,7 @@ class CacheMachine(RuleBasedStateMachine):
         super().__init__()
         self.clock = FakeClock(0)
         self.fetch = FakeFetch([key("0")])
-        self.cache = cache_of(self._timed_fetch, self.clock)
+        self.cache = cache_of(self._timed_fetch, self.clock, lot=random.random)
         self.times: list[float] = []
         self.answered_at: float | None = None
         self.answer = "0"
@@ -365,6 +591,11 @@ class CacheMachine(RuleBasedStateMachine):
     def rotate(self) -> None:
         self.latest += 1
         self.fetch.body = json.dumps(jwks(key(str(self.latest)))).encode()
+
+    @rule()
+    def refresh(self) -> None:
+        assert self.cache.refresh_if_due() >= 0
+        until_quiet(self.cache)
 
     @rule(known=st.booleans())
     def ask(self, known: bool) -> None:
