@@ -1,0 +1,1 @@
+"""Interop with software that others wrote and certified."""
