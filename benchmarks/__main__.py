@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import durable_put, small_appends
+from benchmarks import cached_call, durable_put, key_rotation, small_appends, token_verify
 from benchmarks.report import machine
 
-ALL = {"durable_put": durable_put.main, "small_appends": small_appends.main}
+ALL = {
+    "durable_put": durable_put.main,
+    "small_appends": small_appends.main,
+    "cached_call": cached_call.main,
+    "token_verify": token_verify.main,
+    "key_rotation": key_rotation.main,
+}
 
 if __name__ == "__main__":
     names = sys.argv[1:] or list(ALL)

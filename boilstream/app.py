@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 import fcntl
-import ipaddress
 import logging
 import os
 import signal
-import ssl
 import sys
 import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from queue import SimpleQueue
 from types import FrameType
 from typing import IO, NoReturn
 
 import pyarrow as pa
 
-from boilstream.auth.authorizer import Authorizer, rules_from
+from boilstream.addresses import is_loopback, listen_host
+from boilstream.auth.audit import Auditor
+from boilstream.auth.authorizer import Authorizer
+from boilstream.auth.exchange import SessionExchange
+from boilstream.auth.expiry import ExpiryRule
 from boilstream.auth.manager import build_manager
-from boilstream.auth.middleware import AuthMiddlewareFactory
+from boilstream.auth.rules import load_rules
 from boilstream.catalog.factory import open_catalog
 from boilstream.catalog.topics import TopicCatalog
+from boilstream.certificates import read_certificates
 from boilstream.errors import ConfigurationError
 from boilstream.flight.actions import Actions
-from boilstream.flight.errors import to_flight_error
+from boilstream.flight.gate import Gate
 from boilstream.flight.server import FlightServer
 from boilstream.ingest.engine import IngestEngine
 from boilstream.ingest.service import Ingestion
@@ -34,6 +38,8 @@ from boilstream.log.index import LogIndex
 from boilstream.log.recovery import recover
 from boilstream.log.writer import LogWriter
 from boilstream.machine import MIB, keep_freed_memory
+from boilstream.observe.audit import AuditLog
+from boilstream.observe.metrics import METRICS_PATH, Metrics, MetricsServer
 from boilstream.query.service import Queries
 from boilstream.settings import Settings
 from boilstream.storage.base import ObjectStore
@@ -53,17 +59,23 @@ class App:
 
     def __init__(self, settings: Settings) -> None:
         """Raises ConfigurationError or StoreUnavailable; what had started is stopped again."""
-        with ExitStack() as cleanup:
+        with ExitStack() as cleanup, ExitStack() as undo:
             self._settings = settings
-            certificates, client_ca = _tls(settings)
-            host = _listen_host(settings)
-            manager = build_manager(settings)
-            if manager is not None and certificates is None and not _is_loopback(host):
+            certificates, client_ca = read_certificates(settings)
+            host = listen_host(settings)
+            metrics = Metrics()
+            manager = build_manager(settings, metrics)
+            if manager is not None and certificates is None and not is_loopback(host):
                 log.warning(
                     "no certificate: bearer tokens travel in clear text; set TLS_CERT_PATH and TLS_KEY_PATH"
                 )
             if manager is not None:
                 cleanup.callback(manager.close)
+            self._authorizer = Authorizer(load_rules(settings))
+            self._audit = AuditLog.open(settings.audit_log)
+            cleanup.callback(self._audit.close)
+            auditor = Auditor(self._audit, metrics)
+            expiry = ExpiryRule(settings.auth_leeway_seconds)
             cleanup.callback(_own(settings.data_dir).close)
             store = open_store(settings)
             cleanup.callback(store.close)
@@ -84,30 +96,46 @@ class App:
                 memory_limit=settings.memory_limit_mb * MIB,
                 ack_timeout=settings.ack_timeout_seconds,
             )
-            authorizer = Authorizer(rules_from(settings))
+            undo.callback(self._engine.close, 1)
             ingestion = Ingestion(
                 catalog,
                 self._engine,
                 log_writer,
-                authorizer,
+                self._authorizer,
+                expiry=expiry,
+                auditor=auditor,
                 auto_create=settings.auto_create_topics,
                 ack_timeout=settings.ack_timeout_seconds,
             )
             if manager is not None:
                 manager.preload(KEY_PRELOAD_SECONDS)
+                manager.start_refreshing()
+            if settings.metrics_port is not None:
+                metrics_server = MetricsServer(metrics, host, settings.metrics_port)
+                cleanup.callback(metrics_server.close)
+                log.info(
+                    "metrics are served on http://%s:%d%s",
+                    _bracketed(host),
+                    metrics_server.port,
+                    METRICS_PATH,
+                )
             scheme = "grpc+tls" if certificates else "grpc"
             try:
                 self._flight = FlightServer(
                     f"{scheme}://{_bracketed(host)}:{settings.flight_port}",
-                    auth=AuthMiddlewareFactory(manager, to_flight_error),
+                    manager=manager,
+                    gate=Gate(auditor),
                     ingestion=ingestion,
-                    queries=Queries(catalog, index, store, authorizer),
-                    actions=Actions(ingestion, node=log_writer.writer),
+                    queries=Queries(catalog, index, store, self._authorizer, expiry),
+                    actions=Actions(
+                        ingestion,
+                        SessionExchange(manager, self._authorizer, auditor),
+                        node=log_writer.writer,
+                    ),
                     certificates=certificates,
                     client_ca=client_ca,
                 )
             except (OSError, pa.ArrowException) as error:
-                self._engine.close(1)
                 raise ConfigurationError(
                     f"FLIGHT_PORT: cannot listen on {host} port {settings.flight_port}; the port may be in use, or "
                     "FLIGHT_HOST is not an address of this machine; for example FLIGHT_PORT=50051"
@@ -117,7 +145,21 @@ class App:
             self.location = f"{scheme}://{_bracketed(host)}:{self.port}"
             """Where Arrow Flight listens."""
             self._cleanup = cleanup.pop_all()
+            undo.pop_all()
         log.info("Arrow Flight listens on %s", self.location)
+
+    def reload(self) -> None:
+        """Read the rules file again and open the audit log anew (SIGHUP).
+
+        A rules file that is wrong changes nothing; the log says what is wrong with it.
+        """
+        self._audit.reopen()
+        try:
+            self._authorizer.replace(load_rules(self._settings))
+        except ConfigurationError as error:
+            log.error("the rules are not changed: %s", error.message)
+        else:
+            log.info("the rules were read again")
 
     def stop(self) -> bool:
         """Drain and stop: no new calls, open appends may finish within SHUTDOWN_GRACE_SECONDS.
@@ -142,22 +184,28 @@ class App:
 def run(settings: Settings, *, on_start: Callable[[App], None] = lambda _: None) -> NoReturn:
     """Serve until SIGTERM or SIGINT, stop in order, and end the process with exit code 0.
 
-    Called by the main thread; `on_start` is called once the server answers. Raises what `App` raises.
+    SIGHUP reloads what `App.reload` says. Called by the main thread; `on_start` is called once the server
+    answers. Raises what `App` raises.
     """
     keep_freed_memory()
-    stop = threading.Event()
+    received: SimpleQueue[int] = SimpleQueue()
+    stopping = False
 
-    def ask_to_stop(number: int, _frame: FrameType | None) -> None:
-        log.info("received %s", signal.Signals(number).name)
-        if stop.is_set():
-            os._exit(1)  # asked twice: the operator does not want to wait
-        stop.set()
+    def note(number: int, _frame: FrameType | None) -> None:
+        nonlocal stopping
+        if number != signal.SIGHUP:
+            if stopping:
+                os._exit(1)  # asked twice: the operator does not want to wait
+            stopping = True
+        received.put(number)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, ask_to_stop)
+    for watched in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(watched, note)
     app = App(settings)
     on_start(app)
-    stop.wait()
+    while (number := received.get()) == signal.SIGHUP:
+        app.reload()
+    log.info("received %s", signal.Signals(number).name)
     if not app.stop():
         log.warning("calls whose clients neither go on nor go away are cut off")
     # Everything is durable and closed. Threads of Flight may still wait for clients, and Arrow's
@@ -172,8 +220,9 @@ def check(settings: Settings) -> None:
 
     Raises ConfigurationError.
     """
-    _tls(settings)
-    _listen_host(settings)
+    read_certificates(settings)
+    listen_host(settings)
+    load_rules(settings)
     manager = build_manager(settings)
     if manager is not None:
         manager.close()
@@ -210,66 +259,6 @@ def _restore(store: ObjectStore, catalog: TopicCatalog, index: LogIndex) -> None
     known = {topic.id for topic in catalog.list()}
     for lost in sorted(index.topics() - known):
         log.error("the commit log has rows of topic %s, which the Iceberg catalog does not define", lost)
-
-
-def _tls(settings: Settings) -> tuple[list[tuple[bytes, bytes]] | None, bytes | None]:
-    """Certificate pairs and client CA in PEM, checked; gRPC itself would accept anything and then not serve."""
-    cert, key = settings.tls_files
-    if cert is None or key is None:
-        return None, None
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key, password=lambda: "")
-        pair = [(cert.read_bytes(), key.read_bytes())]
-    except PermissionError as error:
-        raise ConfigurationError(
-            f"TLS_CERT_PATH and TLS_KEY_PATH: this process may not read {error.filename or key}; "
-            "give its user the right, for example chown 10001 certs/server.key for the container"
-        ) from error
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(
-            f"TLS_CERT_PATH and TLS_KEY_PATH: {cert} and {key} are not a certificate and its unencrypted key in PEM "
-            f"({error}); for example TLS_CERT_PATH=certs/server.crt TLS_KEY_PATH=certs/server.key"
-        ) from error
-    return pair, _client_ca(settings.tls_client_ca_path)
-
-
-def _client_ca(path: Path | None) -> bytes | None:
-    if path is None:
-        return None
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(path)
-        return path.read_bytes()
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(
-            f"TLS_CLIENT_CA_PATH: {path} has no CA certificate in PEM ({error}); for example "
-            "TLS_CLIENT_CA_PATH=certs/client-ca.crt"
-        ) from error
-
-
-def _listen_host(settings: Settings) -> str:
-    """FLIGHT_HOST, or loopback when nobody would be asked for a token."""
-    host = settings.flight_host
-    if settings.auth_providers or _is_loopback(host):
-        return host
-    if settings.allow_anonymous:
-        log.warning("ALLOW_ANONYMOUS=true and no AUTH_PROVIDERS: everybody who reaches %s may call", host)
-        return host
-    if "flight_host" in settings.model_fields_set:
-        raise ConfigurationError(
-            f"FLIGHT_HOST: without AUTH_PROVIDERS only loopback is served, not {host}; set AUTH_PROVIDERS=okta, or "
-            "FLIGHT_HOST=127.0.0.1, or ALLOW_ANONYMOUS=true"
-        )
-    log.warning("no AUTH_PROVIDERS: calls need no token, so only loopback is served")
-    return "127.0.0.1"
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _bracketed(host: str) -> str:

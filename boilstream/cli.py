@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import wraps
 from pathlib import Path
 from typing import ParamSpec
@@ -13,14 +13,22 @@ import click
 from boilstream import __version__
 from boilstream.app import check as check_settings
 from boilstream.app import run
+from boilstream.catalog.names import from_path
 from boilstream.dev.certificates import make_certificates
 from boilstream.dev.session import dev_folder, serve_dev
 from boilstream.dev.tokens import DEFAULT_SUBJECT, mint
+from boilstream.doctor.findings import Finding, Level, render
+from boilstream.doctor.server import examine
+from boilstream.doctor.token import explain_token
+from boilstream.doctor.token_input import read_token
 from boilstream.errors import BoilStreamError
 from boilstream.observe import logging as observe
 from boilstream.settings import load
 
 Arguments = ParamSpec("Arguments")
+
+EXIT_FINDINGS = 1
+"""Exit code when the doctor finds something that does not work."""
 
 EXIT_CONFIGURATION = 2
 """Exit code when settings, command line or surroundings are wrong."""
@@ -146,3 +154,50 @@ def certs(out: Path, hosts: tuple[str, ...]) -> None:
     """
     made = make_certificates(out, hosts=hosts) if hosts else make_certificates(out)
     click.echo(f"{made.ca_cert}  give it to clients\n{made.server_cert}\n{made.server_key}  keep it secret")
+
+
+@main.command()
+@click.option(
+    "--token",
+    "source",
+    metavar="FILE",
+    help="Explain the token in this file; - reads standard input. Never the token itself.",
+)
+@click.option("--topic", help="With --token: what it may do with this topic, such as s3.events.")
+@_explained
+def doctor(source: str | None, topic: str | None) -> None:
+    """Check the settings against the world, or explain a token.
+
+    Asks identity providers for their keys, the store for a probe object, and looks at the
+    certificate, the clock and the files that the settings name. It runs with the environment of
+    the server, also beside it, and changes nothing. Each line begins with ok, warn or FAIL; what
+    to change follows in a line of its own.
+
+    \b
+    boilstream doctor
+    boilstream doctor --token - < token.txt
+    boilstream doctor --token token.txt --topic s3.events
+
+    Exit codes: 0 when nothing fails (or the token is accepted), 1 when something does, 2 when
+    the settings or the command line are wrong.
+    """
+    if topic is not None and source is None:
+        raise click.UsageError("--topic needs --token")
+    settings = load()
+    if source is None:
+        sys.exit(_print(examine(settings)))
+    name = from_path([topic]) if topic is not None else None
+    token = read_token(source) if settings.auth_providers else ""
+    sys.exit(_print(explain_token(settings, token, name)))
+
+
+def _print(findings: Iterable[Finding]) -> int:
+    """Print each finding as soon as it is there; the exit code."""
+    encoding = sys.stdout.encoding or "ascii"
+    code = 0
+    for finding in findings:
+        text = render(finding)
+        click.echo(text.encode(encoding, "backslashreplace").decode(encoding))
+        if finding.level is Level.FAIL:
+            code = EXIT_FINDINGS
+    return code

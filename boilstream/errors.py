@@ -35,9 +35,11 @@ class BoilStreamError(Exception):
     retryable: ClassVar[bool] = False
     """Whether the same request may succeed later without a change."""
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str, **details: str | int) -> None:
+        """`details` are short facts for programs; they travel beside the code."""
         super().__init__(message)
         self.message = message
+        self.details = details
 
 
 class Unauthenticated(BoilStreamError):

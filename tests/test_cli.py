@@ -62,7 +62,7 @@ def test_version() -> None:
 @pytest.mark.parametrize(
     ("command", "says"),
     [
-        ([], ["serve", "dev", "token", "certs", "environment variables", "serve --check", "--version"]),
+        ([], ["serve", "dev", "token", "certs", "doctor", "environment variables", "serve --check", "--version"]),
         (
             ["serve"],
             ["--check", "AUTH_PROVIDERS=okta", "OKTA_ORG_DOMAIN=", "OKTA_AUDIENCE=", "S3_BUCKET", "DATA_DIR",
@@ -73,6 +73,11 @@ def test_version() -> None:
             ["token"],
             ["--groups", "--scope", "--subject", "--lifetime", "3600", "read:data write:data", "boilstream dev",
              "DATA_DIR", 'boilstream token --groups DataEngineers --scope "read:data write:data"'],
+        ),
+        (
+            ["doctor"],
+            ["--token", "standard input", "Never the token itself", "--topic", "s3.events", "changes nothing",
+             "ok, warn or FAIL", "boilstream doctor --token - < token.txt", "Exit codes: 0", "1 when", "2 when"],
         ),
         (["certs"], ["--out", "--host", "ca.crt", "server.crt", "server.key", "localhost", "30 days"]),
     ],
@@ -91,7 +96,7 @@ def test_help_needs_no_settings() -> None:
 
 
 def test_every_command_has_help_and_every_option_too() -> None:
-    assert set(main.commands) == {"serve", "dev", "token", "certs"}
+    assert set(main.commands) == {"serve", "dev", "token", "certs", "doctor"}
     for command in main.commands.values():
         assert command.help
         for parameter in command.params:
@@ -99,12 +104,19 @@ def test_every_command_has_help_and_every_option_too() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["nonsense"], ["serve", "--nonsense"], ["serve", "extra"], ["token", "--lifetime", "0"]]
+    "arguments",
+    [
+        ["nonsense"],
+        ["serve", "--nonsense"],
+        ["serve", "extra"],
+        ["token", "--lifetime", "0"],
+        ["doctor", "--topic", "a.b"],
+    ],
 )
 def test_a_wrong_command_line_exits_with_2_and_names_what_is_wrong(arguments: list[str]) -> None:
     message = refused(run(*arguments))
     assert "Usage: boilstream" in message
-    assert arguments[-1] in message or "--lifetime" in message
+    assert any(part in message for part in (arguments[-1], "--lifetime", "--topic"))
 
 
 def test_check_prints_every_setting_and_masks_secrets(tmp_path: Path) -> None:
@@ -123,7 +135,9 @@ def test_check_prints_every_setting_and_masks_secrets(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("command", [["serve", "--check"], ["serve"], ["dev"], ["token"]])
+@pytest.mark.parametrize(
+    "command", [["serve", "--check"], ["serve"], ["dev"], ["token"], ["doctor"], ["doctor", "--token", "-"]]
+)
 def test_wrong_settings_are_told_in_one_message(command: list[str], tmp_path: Path) -> None:
     message = refused(run(*command, FLIGHT_PORT="many", LOG_LEVEL="loud"))
     assert message.startswith("boilstream: wrong settings:\n")
@@ -223,6 +237,38 @@ def test_certs_into_a_place_that_is_no_folder_is_refused(tmp_path: Path) -> None
     (tmp_path / "taken").write_text("")
     assert "taken" in refused(run("certs", "--out", "taken"))
     assert "taken" in refused(run("certs", "--out", "taken/below"))
+
+
+def test_the_doctor_has_stable_lines_and_changes_nothing(tmp_path: Path) -> None:
+    result = run("doctor")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert all(line.startswith(("ok ", "warn ", "  fix: ")) for line in result.stdout.splitlines())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_doctor_exits_with_1_when_something_fails() -> None:
+    result = run("doctor", AUDIT_LOG="no/such/folder/audit.jsonl")
+    assert (result.exit_code, result.stderr) == (1, "")
+    assert "FAIL audit log: " in result.stdout
+
+
+def test_the_doctor_explains_a_token_from_standard_input_on_any_terminal() -> None:
+    # No key is needed, so none is fetched: the issuer is wrong.
+    token = jwt.encode({"iss": "https://größe.example/"}, "k" * 32, algorithm="HS256")
+    settings = {"AUTH_PROVIDERS": "okta", "OKTA_ORG_DOMAIN": "a.example", "OKTA_AUDIENCE": "b"}
+    result = CliRunner(charset="ascii").invoke(
+        main, ["doctor", "--token", "-"], env=settings, input=f"Bearer {token}\n"
+    )
+    assert (result.exit_code, result.stderr) == (1, "")
+    assert "FAIL issuer: Invalid issuer: token has 'https://gr\\xf6\\xdfe.example/'" in result.stdout
+    assert result.stdout.splitlines()[-1].startswith("  fix: check OKTA_ORG_DOMAIN")
+
+
+@pytest.mark.parametrize(("given", "says"), [("", "no token"), ("a\nb", "2 lines"), ("x" * 70_000, "longer")])
+def test_the_doctor_refuses_what_is_no_token(given: str, says: str) -> None:
+    settings = {"AUTH_PROVIDERS": "okta", "OKTA_ORG_DOMAIN": "a.example", "OKTA_AUDIENCE": "b"}
+    result = CliRunner().invoke(main, ["doctor", "--token", "-"], env=settings, input=given)
+    assert says in refused(result)
 
 
 @pytest.mark.slow

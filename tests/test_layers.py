@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -12,23 +11,24 @@ from typing import cast
 import pytest
 
 import boilstream
+from boilstream.auth.exchange import SessionExchange
 from boilstream.flight.actions import Actions
 from boilstream.flight.server import FlightServer
 from boilstream.ingest.service import Ingestion
+from tests.support.documented import documented_calls, rpc_names
 
 ROOT = Path(boilstream.__file__).parent
-DOCS = ROOT.parent / "docs"
 MODULES = sorted(ROOT.rglob("*.py"))
 
 LAYERS = (
     {"__init__", "errors", "machine"},
     {"settings"},
-    {"storage", "observe"},
+    {"storage", "observe", "addresses", "certificates"},
     {"catalog", "log", "auth"},
     {"ingest", "query", "publish"},
     {"flight", "http"},
     {"app"},
-    {"dev"},
+    {"dev", "doctor"},
     {"cli"},
     {"__main__"},
 )
@@ -103,7 +103,7 @@ def test_no_module_is_too_long(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= MAX_LINES
 
 
-@pytest.mark.parametrize("path", [path for path in MODULES if path.name != "settings.py"], ids=ids)
+@pytest.mark.parametrize("path", [path for path in MODULES if part_of(dotted(path)) != "settings"], ids=ids)
 def test_only_the_settings_read_the_environment(path: Path) -> None:
     names = {"environ", "environb", "getenv", "getenvb", "putenv", "unsetenv"}
     used = [
@@ -164,40 +164,18 @@ def test_log_lines_go_to_the_logger_of_their_module(path: Path) -> None:
     assert printed == []
 
 
-def documented_calls() -> dict[str, str]:
-    """Call or `action <name>` -> permission, from the table of docs/flight.md."""
-    text = (DOCS / "flight.md").read_text()
-    _, _, rest = text.partition("| call | permission | what it does |\n|---|---|---|\n")
-    table, _, _ = rest.partition("\n\n")
-    found: dict[str, str] = {}
-    for line in table.splitlines():
-        calls, permission, _ = (cell.strip() for cell in line.strip("|").split("|", 2))
-        for name in re.findall(r"`(\w+)`", calls):
-            call = f"action {name}" if calls.startswith("action") else name
-            assert call not in found, f"{call} stands twice in the table"
-            found[call] = permission
-    assert found, "docs/flight.md has no table of calls and permissions"
-    return found
-
-
-def rpc_names() -> set[str]:
-    methods = {
-        name
-        for name in vars(FlightServer)
-        if name.startswith(("do_", "list_", "get_")) and callable(getattr(FlightServer, name))
-    }
-    return {"".join(word.capitalize() for word in name.split("_")) for name in methods}
-
-
 def test_every_call_stands_in_the_permission_table_and_the_other_way_round() -> None:
     documented = {call for call in documented_calls() if not call.startswith("action ")}
     # DoAction stands there action by action; pyarrow answers PollFlightInfo itself.
-    assert rpc_names() - {"DoAction"} == documented - {"PollFlightInfo"}
-    assert "DoAction" in rpc_names()
+    assert rpc_names(FlightServer) - {"DoAction"} == documented - {"PollFlightInfo"}
+    assert "DoAction" in rpc_names(FlightServer)
 
 
 def test_every_action_stands_in_the_permission_table_and_the_other_way_round() -> None:
-    actions = {f"action {name}" for name, _ in Actions(cast(Ingestion, None), node="").list()}
+    actions = {
+        f"action {name}"
+        for name, _ in Actions(cast(Ingestion, None), cast(SessionExchange, None), node="").list()
+    }
     assert actions == {call for call in documented_calls() if call.startswith("action ")}
 
 
@@ -205,7 +183,7 @@ def test_the_permissions_of_the_table_are_those_that_exist() -> None:
     permissions = documented_calls()
     unserved = {"DoExchange", "PollFlightInfo"}
     assert {call for call, permission in permissions.items() if not permission} == unserved
-    known = {"read", "read, per topic", "write", "admin", "a valid token"}
+    known = {"read", "read, per topic", "write", "admin", "a valid token", "a valid token in the body"}
     assert {permission for permission in permissions.values() if permission} <= known
     assert permissions["DoPut"] == permissions["action create_topic"] == "write"
     assert permissions["action drop_topic"] == "admin"

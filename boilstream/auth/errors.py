@@ -1,8 +1,13 @@
-"""What can go wrong with a token: one line for the client, the reason for the log."""
+"""What can go wrong with a token or a permission: one line for the client, the reason for the log."""
 
 from __future__ import annotations
 
-from boilstream.errors import Unauthenticated, Unavailable
+from typing import TYPE_CHECKING
+
+from boilstream.errors import PermissionDenied, Unauthenticated, Unavailable
+
+if TYPE_CHECKING:
+    from boilstream.auth.authorizer import Decision
 
 CLIENT_MESSAGE = (
     "invalid token: get a new one from your identity provider and try again; the server's log has the reason"
@@ -16,13 +21,35 @@ _SHOWN_ITEMS = 4
 class InvalidToken(Unauthenticated):
     """The token cannot be accepted.
 
-    `message` is the same for all causes. `reason` is for the log: it names the cause and the setting
-    to look at, and holds no token text; values out of the token go through `shown` first.
+    `message` is the same for all causes. `reason` is for the log and names the cause; `fix`, where
+    one is known, says what to change: a setting, the request for the token, the issuer. Neither holds
+    token text; values out of the token go through `shown` first.
     """
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, fix: str | None = None) -> None:
         super().__init__(CLIENT_MESSAGE)
         self.reason = reason
+        self.fix = fix
+
+    @property
+    def explanation(self) -> str:
+        """Reason and fix in one line."""
+        return f"{self.reason}; {self.fix}" if self.fix else self.reason
+
+
+class TokenExpired(Unauthenticated):
+    """The token was valid when the call began and ended before the call did."""
+
+    def __init__(self, **details: str | int) -> None:
+        super().__init__("the token expired during the call: get a new one and try again", **details)
+
+
+class Denied(PermissionDenied):
+    """The authorizer refused the action; `decision` holds what the client does not read."""
+
+    def __init__(self, decision: Decision) -> None:
+        super().__init__(decision.message)
+        self.decision = decision
 
 
 class KeysUnavailable(Unavailable):

@@ -20,8 +20,21 @@ class Identity:
     roles: frozenset[str] = frozenset()
     expires_at: float = float("inf")
     """When the token ends, seconds since the epoch."""
+    session: bool = False
+    """Whether the token was a session token of this server, made from one of `provider`."""
 
     @property
     def principal(self) -> str:
         """`provider:subject`, the key for limits, audit and ownership."""
         return f"{self.provider}:{self.subject}"
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who makes one call, and from where."""
+
+    identity: Identity
+    peer: str | None = None
+    """Network address as the transport tells it, such as `ipv4:192.0.2.7:41234`."""
+    call: str = ""
+    """The call in the words of the transport, such as `DoPut` or `action drop_topic`."""

@@ -8,34 +8,54 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
-from boilstream.auth import jws, providers
-from boilstream.auth.errors import InvalidToken, shown
+from boilstream.auth import checks, jws, providers
+from boilstream.auth.checks import Candidate, KeySource
+from boilstream.auth.discovery import discovering
+from boilstream.auth.errors import InvalidToken, KeysUnavailable, shown
+from boilstream.auth.expiry import ExpiryRule
 from boilstream.auth.fetch import HttpsFetcher
 from boilstream.auth.identity import Identity
 from boilstream.auth.jwks import Fetch, KeyCache
 from boilstream.auth.providers.base import Claims, Provider, TrustedIssuer
+from boilstream.auth.refresh import KeyRefresher
+from boilstream.auth.session import SessionIssuer
 from boilstream.errors import ConfigurationError
+from boilstream.observe.metrics import Metrics
 from boilstream.settings import Settings
 
-LEEWAY_SECONDS: Final = 30.0
-"""Difference between the clocks of provider and server that is tolerated, for every time claim alike."""
-
 MAX_CACHED_TOKENS: Final = 4096
-
-_MAX_SECONDS: Final = 1e12
 
 _LOGGER = logging.getLogger("boilstream.auth.manager")
 
 
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What every check says of one token, for people who look for the reason of a refusal."""
+
+    findings: Mapping[str, InvalidToken | KeysUnavailable | None]
+    """Check -> its objection, in the order of the checks; the names are those of `CHECKS`, `form` and
+    `issuer` before them and `identity` after. What an earlier objection makes impossible is not in it."""
+    candidate: Candidate | None
+    """The token in its parts, if it has a form and a trusted issuer."""
+    identity: Identity | None
+    """The caller that the claims describe, verified or not."""
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the server would let the token's holder in."""
+        return self.identity is not None and not any(self.findings.values())
+
+
 class AuthManager:
-    """Verifies tokens of the given providers. Thread safe.
+    """Verifies tokens of the given providers, and its own sessions. Thread safe.
 
     The provider is chosen by the exact issuer before any key is looked at. A verified token is
-    remembered, by its SHA-256 digest, until it expires. `fetch` gets key sets, `clock` gives seconds since
-    the epoch, `monotonic` seconds for the key caches. Construction does no I/O.
+    remembered, by its SHA-256 digest, until it expires. `sessions` makes session tokens, and vouches
+    for them; `fetch` gets documents of providers, `expiry` says when a token ends, `monotonic` gives
+    seconds for the key caches. Construction does no I/O.
 
     Raises ConfigurationError when two providers claim one issuer.
     """
@@ -44,40 +64,50 @@ class AuthManager:
         self,
         providers: Sequence[Provider],
         *,
+        sessions: SessionIssuer | None = None,
         fetch: Fetch | None = None,
-        clock: Callable[[], float] = time.time,
+        expiry: ExpiryRule | None = None,
         monotonic: Callable[[], float] = time.monotonic,
-        leeway_seconds: float = LEEWAY_SECONDS,
         jwks_cache_seconds: float = 3600,
         jwks_max_keys: int = 100,
         max_cached_tokens: int = MAX_CACHED_TOKENS,
+        metrics: Metrics | None = None,
     ) -> None:
         fetch = fetch or HttpsFetcher()
+        self.sessions = sessions
+        self.expiry = expiry or ExpiryRule()
         self._providers = tuple(providers)
-        self._clock = clock
-        self._leeway = leeway_seconds
-        self._issuers: dict[str, tuple[Provider, TrustedIssuer]] = {}
-        self._caches: dict[str, KeyCache] = {}
+        self._metrics = metrics or Metrics()
+        self._issuers: dict[str, tuple[Provider, TrustedIssuer, KeySource]] = {}
         self._verified = _VerifiedTokens(max_cached_tokens)
+        caches: dict[str, KeyCache] = {}
         for provider in self._providers:
             for trusted in provider.issuers:
-                if trusted.issuer in self._issuers:
-                    raise ConfigurationError(
-                        f"AUTH_PROVIDERS: two providers have the issuer {trusted.issuer}"
-                    )
-                self._issuers[trusted.issuer] = provider, trusted
-                if trusted.keys_url not in self._caches:
-                    self._caches[trusted.keys_url] = KeyCache(
+                if trusted.keys_url not in caches:
+                    caches[trusted.keys_url] = KeyCache(
                         trusted.keys_url,
-                        fetch=fetch,
+                        fetch=discovering(fetch, trusted.issuer) if trusted.discover else fetch,
                         display_name=provider.display_name,
                         logger_name=provider.logger_name,
                         cache_seconds=jwks_cache_seconds,
                         max_keys=jwks_max_keys,
                         clock=monotonic,
+                        metrics=self._metrics.for_keys(provider.name, trusted.keys_url),
                     )
+                self._trust(provider, trusted, caches[trusted.keys_url])
             _LOGGER.info("Added %s authentication provider", provider.display_name)
+            for warning in provider.warnings:
+                _LOGGER.warning("%s: %s", provider.display_name, warning)
+        if sessions is not None:
+            self._trust(sessions.provider, sessions.provider.issuers[0], _OwnKeys(sessions.jwks))
+        self._caches = tuple(caches.values())
+        self._refresher = KeyRefresher(self._caches)
         _LOGGER.info("Authentication enabled with %d provider(s)", len(self._providers))
+
+    @property
+    def providers(self) -> tuple[Provider, ...]:
+        """The configured providers, sessions not among them."""
+        return self._providers
 
     def authenticate(self, token: str) -> Identity:
         """The verified caller behind a bearer token (without the word Bearer).
@@ -89,15 +119,52 @@ class AuthManager:
         try:
             verified = self._verified.get(digest)
             if verified is not None and verified.is_current():
-                self._check_expiry(verified.identity.expires_at)
+                if self.expiry.is_over(verified.identity.expires_at):
+                    raise checks.expired(self.expiry, verified.identity.expires_at)
+                self._metrics.tokens_cached.inc()
                 return verified.identity
             verified = self._verify(token)
         except InvalidToken as error:
             self._verified.drop(digest)
-            _LOGGER.warning("Refused a token (sha256 %s...): %s", digest[:4].hex(), error.reason)
+            self._metrics.tokens_refused.inc()
+            _LOGGER.warning("Refused a token (sha256 %s...): %s", digest[:4].hex(), error.explanation)
+            raise
+        except KeysUnavailable:
+            self._metrics.tokens_unavailable.inc()
             raise
         self._verified.put(digest, verified)
+        self._metrics.tokens_verified.inc()
         return verified.identity
+
+    def explain(self, token: str) -> Explanation:
+        """Put a token through all checks, also those after the first objection.
+
+        It is neither remembered nor logged. May block as `authenticate` does.
+        """
+        findings: dict[str, InvalidToken | KeysUnavailable | None] = {}
+        try:
+            parsed, claims = self._parse(token)
+            findings["form"] = None
+            candidate = self._candidate(parsed, claims)
+            findings["issuer"] = None
+        except InvalidToken as error:
+            findings["issuer" if "form" in findings else "form"] = error
+            return Explanation(findings, None, None)
+        for name, check in checks.CHECKS.items():
+            if name == "signature" and findings["header"] is not None:
+                continue  # it would repeat the objection
+            try:
+                check(candidate)
+                findings[name] = None
+            except (InvalidToken, KeysUnavailable) as error:
+                findings[name] = error
+        identity = None
+        try:
+            identity = self._identity(candidate)
+            findings["identity"] = None
+        except InvalidToken as error:
+            findings["identity"] = error
+        return Explanation(findings, candidate, identity)
 
     def preload(self, wait_seconds: float = 0) -> bool:
         """Start fetching all keys at once, wait at most so long, and tell whether all are there.
@@ -105,66 +172,80 @@ class AuthManager:
         A provider that does not answer is no error: its keys are fetched when a token needs them.
         """
         end = time.monotonic() + wait_seconds
-        for cache in self._caches.values():
+        for cache in self._caches:
             cache.preload()
-        ready = [cache.preload(max(0.0, end - time.monotonic())) for cache in self._caches.values()]
+        ready = [cache.preload(max(0.0, end - time.monotonic())) for cache in self._caches]
         return all(ready)
+
+    def start_refreshing(self) -> None:
+        """From now on fetch keys anew before they expire, also when no token comes."""
+        self._refresher.start()
 
     def close(self) -> None:
         """Start no more fetches; tokens whose keys are cached still verify."""
-        for cache in self._caches.values():
+        self._refresher.stop()
+        for cache in self._caches:
             cache.close()
 
-    def _verify(self, token: str) -> _Verified:
-        header, unverified = jws.parse(token)
-        provider, trusted = self._issuer(unverified.get("iss"))
-        jws.check_header(header, trusted.algorithms)
-        keys = self._caches[trusted.keys_url]
-        jwks = keys.jwks_for(header.get("kid"))
-        header, payload = jws.verify(token, jwks, trusted.algorithms)
-        claims = jws.json_object(payload, "payload")
-        _check_type(header, trusted.token_types)
-        expires_at = self._check_times(claims)
-        trusted.check_audience(claims)
-        identity = replace(trusted.to_identity(claims), expires_at=expires_at)
-        logging.getLogger(provider.logger_name).debug(
-            "Successfully validated %s token for user: %s", provider.display_name, identity.subject
-        )
-        return _Verified(identity, keys, header.get("kid"), jwks)
+    def _trust(self, provider: Provider, trusted: TrustedIssuer, keys: KeySource) -> None:
+        if trusted.issuer in self._issuers:
+            raise ConfigurationError(f"AUTH_PROVIDERS: two providers have the issuer {trusted.issuer}")
+        self._issuers[trusted.issuer] = provider, trusted, keys
 
-    def _issuer(self, issuer: object) -> tuple[Provider, TrustedIssuer]:
+    def _verify(self, token: str) -> _Verified:
+        candidate = self._candidate(*self._parse(token))
+        for check in checks.CHECKS.values():
+            check(candidate)
+        identity = self._identity(candidate)
+        provider = candidate.provider
+        logger = logging.getLogger(provider.logger_name)
+        logger.debug("Successfully validated %s token for user: %s", provider.display_name, identity.subject)
+        if not identity.groups:
+            logger.debug("Groups not extracted: %s", provider.groups_hint)
+        return _Verified(identity, candidate.keys, candidate.kid, candidate.jwks)
+
+    def _identity(self, candidate: Candidate) -> Identity:
+        identity = checks.identity_of(candidate)
+        if identity.session and all(identity.provider != provider.name for provider in self._providers):
+            raise InvalidToken(
+                f"Invalid issuer: the session was made from a token of {shown(identity.provider)}, "
+                "which AUTH_PROVIDERS does not name"
+            )
+        return identity
+
+    def _parse(self, token: str) -> tuple[jws.Jws, Claims]:
+        try:
+            parsed = jws.parse(token)
+            return parsed, jws.json_object(parsed.payload, "payload")
+        except jws.NotSigned as error:
+            hints = [provider.opaque_hint for provider in self._providers if provider.opaque_hint]
+            raise InvalidToken(error.reason, "; ".join(hints) or error.fix) from None
+
+    def _candidate(self, token: jws.Jws, claims: Claims) -> Candidate:
+        issuer = claims.get("iss")
         if not isinstance(issuer, str):
             raise InvalidToken(f"Invalid issuer: the claim iss is {shown(issuer)}, not a string")
         known = self._issuers.get(issuer)
         if known is not None:
-            return known
+            return Candidate(token, claims, *known, expiry=self.expiry)
         for provider in self._providers:
             if issuer in provider.refused_issuers:
                 raise InvalidToken(f"Invalid issuer: {provider.refused_issuers[issuer]}")
-        hints = "; ".join(provider.issuer_hint for provider in self._providers)
+        trusted = [trusted.issuer for provider in self._providers for trusted in provider.issuers]
         raise InvalidToken(
-            f"Invalid issuer: token has {shown(issuer)}, trusted are {shown([*self._issuers])}; {hints}"
+            f"Invalid issuer: token has {shown(issuer)}, trusted are {shown(trusted)}",
+            "; ".join(provider.issuer_hint for provider in self._providers),
         )
 
-    def _check_times(self, claims: Claims) -> float:
-        """Check exp (required), nbf and iat (RFC 7519, 4.1) and return exp."""
-        now = self._clock()
-        expires_at = _seconds(claims, "exp")
-        if expires_at is None:
-            raise InvalidToken("Invalid claim: exp is missing")
-        self._check_expiry(expires_at)
-        for name in ("nbf", "iat"):
-            starts_at = _seconds(claims, name)
-            if starts_at is not None and starts_at > now + self._leeway:
-                raise InvalidToken(
-                    f"Not yet valid: {name} is {starts_at - now:.0f} s ahead; check the clocks"
-                )
-        return expires_at
 
-    def _check_expiry(self, expires_at: float) -> None:
-        late = self._clock() - expires_at
-        if late >= self._leeway:
-            raise InvalidToken(f"Expired: the token ended {late:.0f} s ago")
+class _OwnKeys:
+    """The keys of sessions: at hand, and the same for the life of the process."""
+
+    def __init__(self, jwks: dict[str, Any]) -> None:
+        self._jwks = jwks
+
+    def jwks_for(self, _kid: str | None) -> dict[str, Any]:
+        return self._jwks
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +253,7 @@ class _Verified:
     """What came of verifying one token, and against which keys."""
 
     identity: Identity
-    keys: KeyCache
+    keys: KeySource
     kid: str | None
     jwks: dict[str, Any]
 
@@ -208,7 +289,7 @@ class _VerifiedTokens:
             self._tokens.pop(digest, None)
 
 
-def build_manager(settings: Settings) -> AuthManager | None:
+def build_manager(settings: Settings, metrics: Metrics | None = None) -> AuthManager | None:
     """The manager that the settings describe, or None when AUTH_PROVIDERS names none.
 
     Raises ConfigurationError for settings that do not fit.
@@ -218,25 +299,10 @@ def build_manager(settings: Settings) -> AuthManager | None:
         return None
     return AuthManager(
         configured,
+        sessions=SessionIssuer.from_key_file(settings.session_key_path, max_seconds=settings.session_seconds),
         fetch=HttpsFetcher(settings.auth_ca_file),
+        expiry=ExpiryRule(settings.auth_leeway_seconds),
         jwks_cache_seconds=settings.jwks_cache_seconds,
         jwks_max_keys=settings.jwks_max_keys,
+        metrics=metrics,
     )
-
-
-def _check_type(header: Mapping[str, Any], accepted: frozenset[str]) -> None:
-    """Check the header typ (RFC 8725, 3.11); RFC 7515 lets writers leave out `application/`."""
-    value = header.get("typ", "")
-    if not isinstance(value, str) or value.lower().removeprefix("application/") not in accepted:
-        raise InvalidToken(f"Invalid token type: the header typ is {shown(value)}")
-
-
-def _seconds(claims: Claims, name: str) -> float | None:
-    """A claim that is absent or a NumericDate (RFC 7519, 2): seconds since the epoch."""
-    if name not in claims:
-        return None
-    value = claims[name]
-    # bool is an int to Python; the bound keeps out infinity and numbers that no float holds
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < _MAX_SECONDS:
-        raise InvalidToken(f"Invalid claim: {name} is {shown(value)}, not a time in seconds since the epoch")
-    return float(value)

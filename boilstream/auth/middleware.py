@@ -23,40 +23,67 @@ _HOW_TO = "send the header authorization: Bearer <token>"
 
 _LOGGER = logging.getLogger("boilstream.auth.middleware")
 
+_SINGLE_REQUEST: Final = frozenset(
+    {
+        flight.FlightMethod.LIST_FLIGHTS,
+        flight.FlightMethod.GET_FLIGHT_INFO,
+        flight.FlightMethod.DO_GET,
+        flight.FlightMethod.DO_ACTION,
+        flight.FlightMethod.LIST_ACTIONS,
+    }
+)
+"""Calls whose request is one message. GetSchema is one too, but its handlers cannot answer with a code of ours."""
+
+_NAMES: Final = {
+    flight.FlightMethod.DO_PUT: "DoPut",
+    flight.FlightMethod.DO_EXCHANGE: "DoExchange",
+    flight.FlightMethod.GET_SCHEMA: "GetSchema",
+    flight.FlightMethod.HANDSHAKE: "Handshake",
+}
+"""The other calls, as the log names them."""
+
 Headers = Mapping[str, Sequence[str | bytes]]
 
 
 class AuthMiddleware(flight.ServerMiddleware):  # type: ignore[misc]  # pyarrow has no types
-    """Holds the caller of one call."""
+    """Holds the caller of one call, or why the call has none."""
 
-    def __init__(self, identity: Identity) -> None:
+    def __init__(self, caller: Identity | BoilStreamError) -> None:
         super().__init__()
-        self.identity = identity
+        self.caller = caller
 
 
 class AuthMiddlewareFactory(flight.ServerMiddlewareFactory):  # type: ignore[misc]  # pyarrow has no types
     """Authenticates every call before its handler runs.
 
-    Without a `manager` every caller is ANONYMOUS. `to_flight_error` translates an error of ours into
-    the exception that goes over the wire; no other exception leaves this class, because Flight would
-    send its traceback to the client.
+    Without a `manager` every caller is ANONYMOUS. Streams from clients without a valid token are refused
+    here, before a byte of theirs is read: `refuse(error, call)` makes the exception that goes over the
+    wire; no other exception leaves this class, because Flight would send its traceback to the client.
+    Calls of _SINGLE_REQUEST have been read by now; there `identity_of` raises the refusal, because only a
+    handler can tell the network address, and whether the call needs a token (the action `session` does not).
     """
 
     def __init__(
-        self, manager: AuthManager | None, to_flight_error: Callable[[BoilStreamError], Exception]
+        self, manager: AuthManager | None, refuse: Callable[[BoilStreamError, str], Exception]
     ) -> None:
         super().__init__()
         self._manager = manager
-        self._to_flight_error = to_flight_error
+        self._refuse = refuse
 
-    def start_call(self, info: Any, headers: Headers) -> AuthMiddleware:  # noqa: ARG002 - pyarrow's signature
+    def start_call(self, info: Any, headers: Headers) -> AuthMiddleware:
         """Called by Flight for each call, on the thread that will run it."""
+        caller = self._authenticate(headers)
+        if isinstance(caller, BoilStreamError) and info.method not in _SINGLE_REQUEST:
+            raise self._refuse(caller, _NAMES.get(info.method, "unknown call")) from None
+        return AuthMiddleware(caller)
+
+    def _authenticate(self, headers: Headers) -> Identity | BoilStreamError:
         if self._manager is None:
-            return AuthMiddleware(ANONYMOUS)
+            return ANONYMOUS
         try:
-            return AuthMiddleware(self._manager.authenticate(bearer_token(headers)))
+            return self._manager.authenticate(bearer_token(headers))
         except BoilStreamError as error:
-            raise self._to_flight_error(error) from None
+            return error
         except Exception as error:  # noqa: BLE001 - see the class docstring
             # Not the message: that of a library could quote the token.
             frames = [
@@ -65,7 +92,7 @@ class AuthMiddlewareFactory(flight.ServerMiddlewareFactory):  # type: ignore[mis
             _LOGGER.error(
                 "Authentication failed by a defect: %s at %s", type(error).__name__, " < ".join(frames[::-1])
             )
-            raise self._to_flight_error(Internal("authentication failed by a defect of the server")) from None
+            return Internal("authentication failed by a defect of the server")
 
 
 def bearer_token(headers: Headers) -> str:
@@ -91,9 +118,12 @@ def bearer_token(headers: Headers) -> str:
 def identity_of(context: Any) -> Identity:
     """The caller of the call that `context` (`flight.ServerCallContext`) belongs to.
 
-    Raises Internal when the server was built without the middleware: then nobody was checked.
+    Raises why the call has none: Unauthenticated, KeysUnavailable, or Internal, also when the server was
+    built without the middleware, for then nobody was checked.
     """
     middleware = context.get_middleware(MIDDLEWARE_KEY)
     if not isinstance(middleware, AuthMiddleware):
         raise Internal("this call was not authenticated")
-    return middleware.identity
+    if isinstance(middleware.caller, BoilStreamError):
+        raise middleware.caller
+    return middleware.caller

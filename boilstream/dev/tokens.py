@@ -7,7 +7,6 @@ survive a restart, and `mint` works in another process without a running server.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 import secrets
@@ -22,6 +21,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from jwt.algorithms import RSAAlgorithm
 
+from boilstream.auth.jws import thumbprint
 from boilstream.dev.files import PRIVATE, PUBLIC, read_if_there, write_atomically
 from boilstream.errors import ConfigurationError, InvalidArgument
 
@@ -63,7 +63,7 @@ class TokenSigner:
         self._clock = clock
         public: dict[str, Any] = RSAAlgorithm.to_jwk(key.public_key(), as_dict=True)
         members = {"e": public["e"], "kty": "RSA", "n": public["n"]}
-        self._kid = _thumbprint(members)
+        self._kid = thumbprint(members)
         self.jwks = {"keys": [members | {"kid": self._kid, "use": "sig", "alg": "RS256"}]}
         """The public key as a JWK set (RFC 7517)."""
 
@@ -185,12 +185,6 @@ def _parse_state(folder: Path, text: bytes) -> IssuerState:
 
 def _damaged(path: Path) -> ConfigurationError:
     return ConfigurationError(f"{path} is damaged; delete it and start `boilstream dev` again")
-
-
-def _thumbprint(members: dict[str, str]) -> str:
-    """The JWK thumbprint (RFC 7638): the same key has the same id after every restart."""
-    digest = hashlib.sha256(json.dumps(members, separators=(",", ":"), sort_keys=True).encode()).digest()
-    return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
 
 
 def _user_id(subject: str) -> str:

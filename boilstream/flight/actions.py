@@ -4,33 +4,39 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
 from boilstream import __version__
-from boilstream.auth.identity import Identity
+from boilstream.auth.exchange import SessionExchange
+from boilstream.auth.identity import Caller
 from boilstream.catalog.names import TopicName, from_path
 from boilstream.errors import InvalidArgument, Unimplemented
 from boilstream.ingest.service import Ingestion
 
 MAX_BODY_BYTES = 1024 * 1024
 
+SESSION = "session"
+"""The one action that needs no token in the header."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Action:
     description: str
-    run: Callable[[Identity, bytes], dict[str, Any]]
+    run: Callable[[Caller, bytes], dict[str, Any]]
 
 
 class Actions:
     """The actions of this server by name."""
 
-    def __init__(self, ingestion: Ingestion, *, node: str) -> None:
+    def __init__(self, ingestion: Ingestion, sessions: SessionExchange, *, node: str) -> None:
         """`node` is the id that this process has in the commit log."""
         self._ingestion = ingestion
+        self._sessions = sessions
         self._node = node
         self._actions = {
             "health": _Action("state of the server; no body", self._health),
@@ -47,25 +53,40 @@ class Actions:
 
     def list(self) -> list[tuple[str, str]]:
         """Name and description of every action."""
-        return [(name, action.description) for name, action in self._actions.items()]
+        described = [(name, action.description) for name, action in self._actions.items()]
+        session = 'a short token for a long one; needs no header; body {"token": "<bearer token>"}'
+        return [*described, (SESSION, session)]
 
-    def run(self, identity: Identity, name: str, body: bytes) -> Iterator[bytes]:
-        """The results of an action, one at least; raises Unimplemented for an unknown one."""
+    def call_name(self, name: str) -> str:
+        """The action in logs, without text that a client made up."""
+        return f"action {name}" if name in self._actions else "unknown action"
+
+    def run(self, caller: Caller, name: str, body: bytes) -> bytes:
+        """The result of an action; raises Unimplemented for an unknown one."""
         action = self._actions.get(name)
         if action is None:
             raise Unimplemented(
-                f"there is no action {ascii(name)[:60]}; known are {', '.join(self._actions)}"
+                f"there is no action {ascii(name)[:60]}; known are {', '.join(self._actions)}, {SESSION}"
             )
-        if len(body) > MAX_BODY_BYTES:
-            raise InvalidArgument(
-                f"the body of action {name} has {len(body)} bytes; at most {MAX_BODY_BYTES} are read"
-            )
-        yield json.dumps(action.run(identity, body)).encode()
+        _check_size(name, body)
+        return json.dumps(action.run(caller, body)).encode()
 
-    def _health(self, _identity: Identity, _body: bytes) -> dict[str, Any]:
+    def session(self, body: bytes, peer: str | None) -> bytes:
+        """The result of the action `session`, for a caller at the network address `peer`."""
+        _check_size(SESSION, body)
+        token = _object(body).get("token")
+        if not isinstance(token, str) or not token:
+            raise InvalidArgument('"token" is the bearer token to exchange, without the word Bearer')
+        session = self._sessions.exchange(token, peer=peer, call=f"action {SESSION}")
+        return json.dumps(
+            {"token": session.token, "token_type": "Bearer", "expires_at": int(session.expires_at)}
+        ).encode()
+
+    def _health(self, _caller: Caller, _body: bytes) -> dict[str, Any]:
         return {"status": "ok", "version": __version__, "node": self._node}
 
-    def _whoami(self, identity: Identity, _body: bytes) -> dict[str, Any]:
+    def _whoami(self, caller: Caller, _body: bytes) -> dict[str, Any]:
+        identity = caller.identity
         return {
             "provider": identity.provider,
             "subject": identity.subject,
@@ -73,21 +94,30 @@ class Actions:
             "groups": sorted(identity.groups),
             "scopes": sorted(identity.scopes),
             "roles": sorted(identity.roles),
+            "session": identity.session,
+            "expires_at": int(identity.expires_at) if math.isfinite(identity.expires_at) else None,
         }
 
-    def _create_topic(self, identity: Identity, body: bytes) -> dict[str, Any]:
+    def _create_topic(self, caller: Caller, body: bytes) -> dict[str, Any]:
         request = _object(body)
-        topic = self._ingestion.create_topic(identity, _topic(request), _schema(request))
+        topic = self._ingestion.create_topic(caller, _topic(request), _schema(request))
         return {"topic": [topic.name.schema, topic.name.table]}
 
-    def _drop_topic(self, identity: Identity, body: bytes) -> dict[str, Any]:
+    def _drop_topic(self, caller: Caller, body: bytes) -> dict[str, Any]:
         name = _topic(_object(body))
-        self._ingestion.drop_topic(identity, name)
+        self._ingestion.drop_topic(caller, name)
         return {"dropped": [name.schema, name.table]}
 
-    def _flush(self, identity: Identity, _body: bytes) -> dict[str, Any]:
-        self._ingestion.flush(identity)
+    def _flush(self, caller: Caller, _body: bytes) -> dict[str, Any]:
+        self._ingestion.flush(caller)
         return {"flushed": True}
+
+
+def _check_size(name: str, body: bytes) -> None:
+    if len(body) > MAX_BODY_BYTES:
+        raise InvalidArgument(
+            f"the body of action {name} has {len(body)} bytes; at most {MAX_BODY_BYTES} are read"
+        )
 
 
 def _object(body: bytes) -> dict[str, Any]:

@@ -40,7 +40,7 @@ def header(context: flight.ServerCallContext, name: str) -> str | None:
     return middleware.header(name)
 
 
-class Caller:
+class Connection:
     """Tells other threads whether the client of a running call has gone.
 
     The context of a call may not be touched once its handler has returned; after that this says

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pyarrow.flight as flight
@@ -30,33 +30,63 @@ _CLASSES: dict[str, type[flight.FlightError]] = {
 }
 
 
-def to_flight_error(error: BoilStreamError) -> flight.FlightError:
-    """The Flight error for `error`: its message, and `{"code", "retryable", "error_id"}` as JSON in `extra_info`."""
-    error_id = secrets.token_hex(6)
+def new_error_id() -> str:
+    """An id that ties what a client is told to the log."""
+    return secrets.token_hex(6)
+
+
+def to_flight_error(error: BoilStreamError, error_id: str | None = None) -> flight.FlightError:
+    """The Flight error for `error`: its message, and `{"code", "retryable", "error_id"}` as JSON in `extra_info`.
+
+    Details of the error stand there too.
+    """
+    error_id = error_id or new_error_id()
     message = f"{error.code}: {error.message}"
     if isinstance(error, Internal):
         message = f"{message}; the server's log has the details under error id {error_id}"
         log.error("error id %s: %s", error_id, error.message, exc_info=error.__cause__)
     else:
         log.debug("error id %s: %s", error_id, message)
-    extra = {"code": error.code, "retryable": error.retryable, "error_id": error_id}
+    extra = {**error.details, "code": error.code, "retryable": error.retryable, "error_id": error_id}
     kind = _CLASSES.get(error.code, flight.FlightServerError)
     return kind(_bounded(message), json.dumps(extra).encode())
 
 
 @contextmanager
-def flight_errors(call: str) -> Iterator[None]:
+def flight_errors(
+    call: str, translate: Callable[[BoilStreamError], flight.FlightError] = to_flight_error
+) -> Iterator[None]:
     """Let only Flight errors out of the block; `call` names the RPC in the log of a defect."""
     try:
         yield
     except flight.FlightError:
         raise
     except BoilStreamError as error:
-        raise to_flight_error(error) from None
+        raise translate(error) from None
     except Exception as error:  # noqa: BLE001 - the boundary: no other exception may reach Flight
         defect = Internal(f"{call} failed on a defect of the server")
         defect.__cause__ = error
         raise to_flight_error(defect) from None
+
+
+class _Bare(Exception):
+    """An error whose traceback cannot be formatted, so that Arrow sends the message alone."""
+
+    @property
+    def __cause__(self) -> BaseException | None:  # type: ignore[override]  # read by the traceback module
+        raise RuntimeError("this error has no traceback to show")
+
+
+@contextmanager
+def without_traceback() -> Iterator[None]:
+    """Around GetSchema: pyarrow sends all its errors as UNKNOWN with their Python traceback.
+
+    Its other calls have a case for Flight errors; there clients get class, code and `extra_info`.
+    """
+    try:
+        yield
+    except flight.FlightError as error:
+        raise _Bare(str(error)) from None
 
 
 def _bounded(message: str) -> str:

@@ -10,18 +10,19 @@ from contextlib import closing, contextmanager
 import pyarrow as pa
 import pyarrow.flight as flight
 
+from boilstream.auth.manager import AuthManager
 from boilstream.auth.middleware import MIDDLEWARE_KEY as AUTH_KEY
-from boilstream.auth.middleware import AuthMiddlewareFactory, identity_of
+from boilstream.auth.middleware import AuthMiddlewareFactory
 from boilstream.catalog.topics import Topic
 from boilstream.errors import InvalidArgument, Unavailable, Unimplemented
-from boilstream.flight.actions import Actions
+from boilstream.flight.actions import SESSION, Actions
 from boilstream.flight.call import MIDDLEWARE_KEY as CALL_KEY
-from boilstream.flight.call import Caller, CallMiddlewareFactory, header
+from boilstream.flight.call import CallMiddlewareFactory, Connection, header
 from boilstream.flight.descriptors import ReadTicket, decode_ticket, encode_ticket, topic_of
-from boilstream.flight.errors import flight_errors
-from boilstream.ingest.append import Append
+from boilstream.flight.errors import without_traceback
+from boilstream.flight.gate import Gate
 from boilstream.ingest.group import Receipt
-from boilstream.ingest.service import Ingestion
+from boilstream.ingest.service import CallersAppend, Ingestion
 from boilstream.query.service import Queries, TopicSummary
 
 log = logging.getLogger("boilstream.flight.server")
@@ -32,21 +33,26 @@ STREAM_ID_HEADER = "boilstream-stream-id"
 class FlightServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow has no stubs
     """Serves Flight at `location` as soon as it is built.
 
-    Every RPC passes the authentication middleware first; handlers only translate.
+    Every RPC passes the authentication middleware and the gate first; handlers only translate.
     """
 
     def __init__(
         self,
         location: str,
         *,
-        auth: AuthMiddlewareFactory,
+        manager: AuthManager | None,
+        gate: Gate,
         ingestion: Ingestion,
         queries: Queries,
         actions: Actions,
         certificates: list[tuple[bytes, bytes]] | None = None,
         client_ca: bytes | None = None,
     ) -> None:
-        """`certificates` are (chain, key) pairs in PEM; `client_ca` makes client certificates obligatory."""
+        """Without a `manager` calls need no token.
+
+        `certificates` are (chain, key) pairs in PEM; `client_ca` makes client certificates obligatory.
+        """
+        self._gate = gate
         self._ingestion = ingestion
         self._queries = queries
         self._actions = actions
@@ -55,7 +61,10 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow ha
             tls_certificates=certificates,
             verify_client=client_ca is not None,
             root_certificates=client_ca,
-            middleware={AUTH_KEY: auth, CALL_KEY: CallMiddlewareFactory()},
+            middleware={
+                AUTH_KEY: AuthMiddlewareFactory(manager, gate.refuse),
+                CALL_KEY: CallMiddlewareFactory(),
+            },
         )
 
     def do_put(
@@ -66,23 +75,23 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow ha
         writer: flight.FlightMetadataWriter,
     ) -> None:
         """Append one stream; the single result says that its rows are durable."""
-        with flight_errors("DoPut"), Caller(context) as caller:
+        with self._gate.enter(context, "DoPut") as caller, Connection(context) as connection:
             if header(context, STREAM_ID_HEADER) is not None:
                 raise Unimplemented(
                     f"numbered streams are not served yet; send the rows without the header {STREAM_ID_HEADER}"
                 )
             name = topic_of(descriptor)
-            with _readable(caller):
+            with _readable(connection):
                 schema = reader.schema
-            identity = identity_of(context)
-            with closing(self._ingestion.open(identity, name, schema)) as append:
-                log.debug("append to %s by %s begins", name, identity.principal)
-                batches = _receive(reader, append, caller)
-                receipt = append.finish(caller.has_gone)
+            principal = caller.identity.principal
+            with closing(self._ingestion.open(caller, name, schema)) as append:
+                log.debug("append to %s by %s begins", name, principal)
+                batches = _receive(reader, append, connection)
+                receipt = append.finish(connection.has_gone)
                 log.debug(
                     "append to %s by %s: %d rows in commit %s",
                     name,
-                    identity.principal,
+                    principal,
                     receipt.rows,
                     receipt.commit_id,
                 )
@@ -94,19 +103,19 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow ha
 
     def do_get(self, context: flight.ServerCallContext, ticket: flight.Ticket) -> flight.FlightDataStream:
         """The rows of one ticket, as a stream of the declared schema."""
-        with flight_errors("DoGet"):
+        with self._gate.enter(context, "DoGet") as caller:
             wanted = decode_ticket(ticket.ticket)
             schema, batches = self._queries.read(
-                identity_of(context), wanted.name, topic_id=wanted.topic_id, files=wanted.files
+                caller.identity, wanted.name, topic_id=wanted.topic_id, files=wanted.files
             )
-            return flight.GeneratorStream(schema, _guarded(batches))
+            return flight.GeneratorStream(schema, self._gate.guard(caller, batches))
 
     def get_flight_info(
         self, context: flight.ServerCallContext, descriptor: flight.FlightDescriptor
     ) -> flight.FlightInfo:
         """Schema, sums, and tickets for all rows that are committed now."""
-        with flight_errors("GetFlightInfo"):
-            plan = self._queries.plan(identity_of(context), topic_of(descriptor))
+        with self._gate.enter(context, "GetFlightInfo") as caller:
+            plan = self._queries.plan(caller.identity, topic_of(descriptor))
             endpoints = [
                 flight.FlightEndpoint(
                     encode_ticket(
@@ -133,47 +142,50 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow ha
         self, context: flight.ServerCallContext, descriptor: flight.FlightDescriptor
     ) -> flight.SchemaResult:
         """The declared schema of a topic."""
-        with flight_errors("GetSchema"):
-            summary = self._queries.topic(identity_of(context), topic_of(descriptor))
+        with without_traceback(), self._gate.enter(context, "GetSchema") as caller:
+            summary = self._queries.topic(caller.identity, topic_of(descriptor))
             return flight.SchemaResult(summary.topic.schema.declared)
 
     def list_flights(self, context: flight.ServerCallContext, criteria: bytes) -> Iterator[flight.FlightInfo]:
         """All topics that the caller may read; `criteria` must be empty."""
-        with flight_errors("ListFlights"):
+        with self._gate.enter(context, "ListFlights") as caller:
             if criteria:
                 raise InvalidArgument(
                     "ListFlights takes no criteria; it lists all topics that the caller may read"
                 )
-            return iter([_summary_info(summary) for summary in self._queries.topics(identity_of(context))])
+            return iter([_summary_info(summary) for summary in self._queries.topics(caller.identity)])
 
     def do_action(self, context: flight.ServerCallContext, action: flight.Action) -> Iterator[bytes]:
         """Run one of the actions."""
-        with flight_errors("DoAction"):
-            results = self._actions.run(identity_of(context), action.type, action.body.to_pybytes())
-            return iter(list(results))
+        body = action.body.to_pybytes()
+        if action.type == SESSION:  # the token is in the body
+            with self._gate.open(context, f"action {SESSION}") as peer:
+                return iter([self._actions.session(body, peer)])
+        with self._gate.enter(context, self._actions.call_name(action.type)) as caller:
+            return iter([self._actions.run(caller, action.type, body)])
 
-    def list_actions(self, _context: flight.ServerCallContext) -> list[tuple[str, str]]:
+    def list_actions(self, context: flight.ServerCallContext) -> list[tuple[str, str]]:
         """Names and descriptions of the actions."""
-        with flight_errors("ListActions"):
+        with self._gate.enter(context, "ListActions"):
             return self._actions.list()
 
     def do_exchange(
         self,
-        _context: flight.ServerCallContext,
+        context: flight.ServerCallContext,
         _descriptor: flight.FlightDescriptor,
         _reader: flight.MetadataRecordBatchReader,
         _writer: flight.MetadataRecordBatchWriter,
     ) -> None:
         """Not part of the contract yet."""
-        with flight_errors("DoExchange"):
+        with self._gate.enter(context, "DoExchange"):
             raise Unimplemented("DoExchange is not served; write with DoPut and read with DoGet")
 
 
-def _receive(reader: flight.MetadataRecordBatchReader, append: Append, caller: Caller) -> int:
+def _receive(reader: flight.MetadataRecordBatchReader, append: CallersAppend, connection: Connection) -> int:
     """Write all batches of the stream to the append and return their number."""
     batches = 0
     while True:
-        with _readable(caller):
+        with _readable(connection):
             try:
                 chunk = reader.read_chunk()
             except StopIteration:
@@ -181,21 +193,21 @@ def _receive(reader: flight.MetadataRecordBatchReader, append: Append, caller: C
         if chunk.data is not None:
             append.write(chunk.data)
             batches += 1
-    if caller.has_gone():
+    if connection.has_gone():
         # A lost connection looks like the end of the stream.
         raise _gone()
     return batches
 
 
 @contextmanager
-def _readable(caller: Caller) -> Iterator[None]:
+def _readable(connection: Connection) -> Iterator[None]:
     """Tell a stream that is not Arrow, or whose client has gone, from a defect of ours."""
     try:
         yield
     except flight.FlightError:
         raise
     except (pa.ArrowException, OSError) as error:
-        if caller.has_gone():
+        if connection.has_gone():
             raise _gone() from None
         reason = (str(error).splitlines() or [""])[0][:200]
         raise InvalidArgument(f"the stream is not valid Arrow IPC: {reason}") from None
@@ -203,11 +215,6 @@ def _readable(caller: Caller) -> Iterator[None]:
 
 def _gone() -> Unavailable:
     return Unavailable("the client has gone before its stream was complete; nothing was written")
-
-
-def _guarded(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    with flight_errors("DoGet"):
-        yield from batches
 
 
 def _acknowledgement(receipt: Receipt, batches: int) -> bytes:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import pyarrow as pa
 
-from boilstream.auth.authorizer import Action, Authorizer
-from boilstream.auth.identity import Identity
+from boilstream.auth.audit import Auditor
+from boilstream.auth.authorizer import Action, Authorizer, Decision
+from boilstream.auth.expiry import ExpiryRule
+from boilstream.auth.identity import Caller
 from boilstream.catalog.names import TopicName
-from boilstream.catalog.topics import Topic, TopicCatalog, draft
+from boilstream.catalog.topics import Topic, TopicCatalog, TopicDraft, draft
 from boilstream.catalog.types import TopicSchema
 from boilstream.errors import AlreadyExists, NotFound
 from boilstream.ingest.append import Append
 from boilstream.ingest.engine import IngestEngine
+from boilstream.ingest.group import Receipt
 from boilstream.log.writer import LogWriter
 
 
@@ -27,6 +31,8 @@ class Ingestion:
         log_writer: LogWriter,
         authorizer: Authorizer,
         *,
+        expiry: ExpiryRule,
+        auditor: Auditor,
         auto_create: bool,
         ack_timeout: float,
     ) -> None:
@@ -35,38 +41,79 @@ class Ingestion:
         self._engine = engine
         self._log_writer = log_writer
         self._authorizer = authorizer
+        self._expiry = expiry
+        self._auditor = auditor
         self._auto_create = auto_create
         self._ack_timeout = ack_timeout
 
-    def open(self, identity: Identity, name: TopicName, schema: pa.Schema) -> Append:
+    def open(self, caller: Caller, name: TopicName, schema: pa.Schema) -> CallersAppend:
         """Begin an append to the topic; a missing one is created with its first rows (AUTO_CREATE_TOPICS)."""
-        self._authorizer.require(identity, Action.WRITE, str(name))
-        topic = self._catalog.find(name)
-        if topic is not None:
-            return self._engine.open(topic, schema)
-        if not self._auto_create:
-            raise NotFound(f"topic {name} does not exist and AUTO_CREATE_TOPICS is false; create it first")
-        return self._engine.open(draft(name, TopicSchema.declare(schema)), schema)
+        decision = self._authorizer.require(caller.identity, Action.WRITE, name)
+        target: Topic | TopicDraft | None = self._catalog.find(name)
+        if target is None:
+            if not self._auto_create:
+                raise NotFound(
+                    f"topic {name} does not exist and AUTO_CREATE_TOPICS is false; create it first"
+                )
+            target = draft(name, TopicSchema.declare(schema))
+        append = self._engine.open(target, schema)
+        return CallersAppend(append, caller, decision, self._expiry, self._auditor)
 
-    def create_topic(self, identity: Identity, name: TopicName, schema: pa.Schema) -> Topic:
+    def create_topic(self, caller: Caller, name: TopicName, schema: pa.Schema) -> Topic:
         """Define an empty topic; raises AlreadyExists."""
-        self._authorizer.require(identity, Action.WRITE, str(name))
+        decision = self._authorizer.require(caller.identity, Action.WRITE, name)
         if self._catalog.find(name) is not None:
             raise AlreadyExists(f"topic {name} exists already")
-        return self._catalog.create(draft(name, TopicSchema.declare(schema)))
+        topic = self._catalog.create(draft(name, TopicSchema.declare(schema)))
+        self._auditor.allowed(caller, decision)
+        return topic
 
-    def drop_topic(self, identity: Identity, name: TopicName) -> None:
+    def drop_topic(self, caller: Caller, name: TopicName) -> None:
         """End a topic: its rows are gone for every reader when this returns.
 
         The record in the log comes first; should the process end between the two steps, the next
         start completes the second (`forget_dropped`).
         """
-        self._authorizer.require(identity, Action.ADMIN, str(name))
+        decision = self._authorizer.require(caller.identity, Action.ADMIN, name)
         topic = self._catalog.get(name)
         self._log_writer.commit((), dropped=(topic.id,), deadline=time.monotonic() + self._ack_timeout)
         self._catalog.drop(topic)
+        self._auditor.allowed(caller, decision)
 
-    def flush(self, identity: Identity) -> None:
+    def flush(self, caller: Caller) -> None:
         """Commit all complete appends without waiting for the flush interval."""
-        self._authorizer.require(identity, Action.WRITE, None)
+        self._authorizer.require(caller.identity, Action.WRITE, None)
         self._engine.committer.flush(self._ack_timeout)
+
+
+class CallersAppend:
+    """An append on behalf of a caller, for as long as the caller's token lasts; see `Append`."""
+
+    def __init__(
+        self, append: Append, caller: Caller, decision: Decision, expiry: ExpiryRule, auditor: Auditor
+    ) -> None:
+        self._append = append
+        self._caller = caller
+        self._decision = decision
+        self._expiry = expiry
+        self._auditor = auditor
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """As `Append.write`; afterwards raises TokenExpired if the token has ended meanwhile."""
+        self._append.write(batch)
+        self._require_current()
+
+    def finish(self, is_abandoned: Callable[[], bool]) -> Receipt:
+        """As `Append.finish`; raises TokenExpired, and commits nothing, if the token has ended."""
+        self._require_current()
+        receipt = self._append.finish(is_abandoned)
+        self._auditor.allowed(self._caller, self._decision, rows=receipt.rows, commit=receipt.commit_id)
+        return receipt
+
+    def close(self) -> None:
+        """As `Append.close`."""
+        self._append.close()
+
+    def _require_current(self) -> None:
+        # All or nothing: what was sent before the end of the token is not durable either.
+        self._expiry.require_current(self._caller.identity, ack_up_to_offset=-1)

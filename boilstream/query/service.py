@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from boilstream.auth.authorizer import Action, Authorizer
+from boilstream.auth.expiry import ExpiryRule
 from boilstream.auth.identity import Identity
 from boilstream.catalog.names import TopicName
 from boilstream.catalog.topics import Topic, TopicCatalog
@@ -41,19 +42,25 @@ class Queries:
     """What a caller may see and read. Methods raise PermissionDenied and NotFound."""
 
     def __init__(
-        self, catalog: TopicCatalog, index: LogIndex, store: ObjectStore, authorizer: Authorizer
+        self,
+        catalog: TopicCatalog,
+        index: LogIndex,
+        store: ObjectStore,
+        authorizer: Authorizer,
+        expiry: ExpiryRule,
     ) -> None:
         self._catalog = catalog
         self._index = index
         self._store = store
         self._authorizer = authorizer
+        self._expiry = expiry
 
     def topics(self, identity: Identity) -> list[TopicSummary]:
         """All topics that the caller may read, ordered by name."""
         return [
             TopicSummary(topic, self._index.totals(topic.id))
             for topic in self._catalog.list()
-            if self._authorizer.decide(identity, Action.READ, str(topic.name)).allowed
+            if self._authorizer.decide(identity, Action.READ, topic.name).allowed
         ]
 
     def topic(self, identity: Identity, name: TopicName) -> TopicSummary:
@@ -76,7 +83,8 @@ class Queries:
     ) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
         """Declared schema and rows: those of `files` (names in the topic's data folder), else all committed now.
 
-        With `topic_id` the read fails if the name has another topic by now.
+        With `topic_id` the read fails if the name has another topic by now. The rows end with TokenExpired
+        when the caller's token does.
         """
         topic = self._readable(identity, name)
         if topic_id is not None and topic.id != topic_id:
@@ -91,11 +99,13 @@ class Queries:
             if missing := [file for file in files if file not in known]:
                 raise NotFound(f"topic {name} has no file {ascii(missing[0])[:60]}; plan the read again")
             chosen = [known[file] for file in files]
-        return topic.schema.declared, self._rows(topic, chosen)
+        return topic.schema.declared, self._rows(identity, topic, chosen)
 
-    def _rows(self, topic: Topic, files: Sequence[DataFile]) -> Iterator[pa.RecordBatch]:
+    def _rows(self, identity: Identity, topic: Topic, files: Sequence[DataFile]) -> Iterator[pa.RecordBatch]:
         try:
-            yield from read(self._store, topic.schema, files)
+            for batch in read(self._store, topic.schema, files):
+                self._expiry.require_current(identity)
+                yield batch
         except ObjectMissing as error:
             if self._index.is_dropped(topic.id):
                 raise NotFound(f"topic {topic.name} was dropped while it was read") from error
@@ -103,5 +113,5 @@ class Queries:
             raise Internal(f"a data file of topic {topic.name} is missing in the object store") from error
 
     def _readable(self, identity: Identity, name: TopicName) -> Topic:
-        self._authorizer.require(identity, Action.READ, str(name))
+        self._authorizer.require(identity, Action.READ, name)
         return self._catalog.get(name)

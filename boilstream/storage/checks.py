@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import uuid
+from collections.abc import Callable
+from typing import Final
 
 from boilstream.errors import BoilStreamError
 from boilstream.storage.base import (
@@ -17,6 +19,9 @@ from boilstream.storage.base import (
 
 PROBE_PREFIX = "_probe/"
 """Where `probe` puts its object; anything that is left there by a crash may be deleted."""
+
+PROBE_STEPS: Final = ("write", "read", "list", "conditional create", "delete")
+"""What `probe` does, in this order."""
 
 
 def is_key(name: str) -> bool:
@@ -35,27 +40,30 @@ def validate_prefix(prefix: str) -> str:
     return prefix
 
 
-def probe(store: ObjectStore) -> None:
+def probe(store: ObjectStore, done: Callable[[], None] = lambda: None) -> None:
     """Do what `ObjectStore.check` promises, with the methods of the store alone.
 
-    Lists the probe object too: recovery lists the log, and some permissions allow all but that.
+    Lists the probe object too: recovery lists the log, and some permissions allow all but that. Calls `done`
+    after each of PROBE_STEPS that went well.
     """
     key = f"{PROBE_PREFIX}{uuid.uuid4().hex}"
     try:
-        _probe(store, key)
+        _probe(store, key, done)
     except BaseException:
         with contextlib.suppress(BoilStreamError):
             store.delete(key)
         raise
     store.delete(key)
+    done()
 
 
-def _probe(store: ObjectStore, key: str) -> None:
+def _probe(store: ObjectStore, key: str, done: Callable[[], None]) -> None:
     content, where = key.encode(), store.url(key)
     try:
         store.put(key, content, if_absent=True)
     except ObjectExists as error:
         raise StoreUnavailable(f"{where}: a new object is reported as existing; try again") from error
+    done()
     try:
         found = store.get(key)
     except ObjectMissing as error:
@@ -65,11 +73,14 @@ def _probe(store: ObjectStore, key: str) -> None:
         ) from error
     if found != content:
         raise StoreMisconfigured(f"{where}: the store gave back other bytes than it was given")
+    done()
     if [(info.key, info.size) for info in store.list(key)] != [(key, len(content))]:
         raise StoreMisconfigured(f"{where}: the store does not list an object that it has")
+    done()
     try:
         store.put(key, content, if_absent=True)
     except ObjectExists:
+        done()
         return
     raise StoreMisconfigured(
         f"{where}: the store overwrites an object in spite of 'If-None-Match: *', so two servers could "

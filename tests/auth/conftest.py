@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from boilstream.auth.expiry import ExpiryRule
 from boilstream.auth.manager import AuthManager
 from boilstream.auth.providers import okta
 from tests.support.tokens import AUDIENCE, ORG_DOMAIN, FakeClock, FakeFetch
@@ -24,7 +25,10 @@ def clock() -> FakeClock:
 @pytest.fixture
 def manager(fetch: FakeFetch, clock: FakeClock) -> Iterator[AuthManager]:
     made = AuthManager(
-        [okta.provider(org_domain=ORG_DOMAIN, audience=AUDIENCE)], fetch=fetch, clock=clock, monotonic=clock
+        [okta.provider(org_domain=ORG_DOMAIN, audience=AUDIENCE)],
+        fetch=fetch,
+        expiry=ExpiryRule(clock=clock),
+        monotonic=clock,
     )
     yield made
     made.close()

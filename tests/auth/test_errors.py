@@ -7,7 +7,9 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from boilstream.auth.errors import InvalidToken, KeysUnavailable, shown
+from boilstream.auth.authorizer import Action, Decision
+from boilstream.auth.errors import Denied, InvalidToken, KeysUnavailable, shown
+from boilstream.errors import PermissionDenied
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -30,6 +32,16 @@ def test_the_client_reads_the_same_line_for_every_cause() -> None:
 def test_missing_keys_are_worth_a_retry() -> None:
     assert KeysUnavailable("x").retryable
     assert KeysUnavailable("x").code == "UNAVAILABLE"
+
+
+def test_a_refusal_shows_the_message_and_keeps_the_decision() -> None:
+    decision = Decision(False, "no rule: 2 groups", "needs write: scope write:data", Action.WRITE, None)
+    error = Denied(decision)
+    assert isinstance(error, PermissionDenied)
+    assert error.code == "PERMISSION_DENIED"
+    assert error.message == str(error) == "needs write: scope write:data"
+    assert error.decision is decision
+    assert not error.retryable
 
 
 @given(JSON)

@@ -17,6 +17,7 @@ from boilstream.auth.manager import AuthManager
 from boilstream.auth.middleware import (
     ANONYMOUS,
     MIDDLEWARE_KEY,
+    AuthMiddleware,
     AuthMiddlewareFactory,
     bearer_token,
     identity_of,
@@ -44,16 +45,19 @@ class Server(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow has no t
     """Answers every kind of call with the subject of the caller; counts the calls that got through."""
 
     def __init__(self, manager: AuthManager | None, *, gate: bool = True) -> None:
-        factory = AuthMiddlewareFactory(manager, to_flight_error)
+        factory = AuthMiddlewareFactory(manager, lambda error, call: to_flight_error(error))
         super().__init__("grpc://127.0.0.1:0", middleware={MIDDLEWARE_KEY: factory} if gate else {})
+        self.handled = 0
         self.calls = 0
 
     def _subject(self, context: Any) -> str:
-        self.calls += 1
+        self.handled += 1
         try:
-            return identity_of(context).subject
-        except Internal as error:
+            subject = identity_of(context).subject
+        except BoilStreamError as error:
             raise to_flight_error(error) from None
+        self.calls += 1
+        return subject
 
     def _info(self, context: Any) -> Any:
         return flight.FlightInfo(
@@ -160,6 +164,14 @@ def test_no_call_with_a_bad_token(server: Server, kind: str, good: bytes) -> Non
     assert server.calls == 0
 
 
+@pytest.mark.parametrize("kind", ["DoPut", "DoExchange", "GetSchema"])
+def test_streams_and_schemas_without_a_valid_token_reach_no_handler(server: Server, kind: str) -> None:
+    for headers in ([], [(b"authorization", b"Bearer x")]):
+        with pytest.raises(REFUSED):
+            call(server, kind, *headers)
+    assert server.handled == 0
+
+
 @pytest.mark.parametrize("kind", CALLS)
 @pytest.mark.parametrize("scheme", [b"Bearer", b"bearer", b"BEARER"])
 def test_every_call_knows_its_caller(server: Server, kind: str, scheme: bytes, good: bytes) -> None:
@@ -214,20 +226,45 @@ class StubManager:
         raise self.error
 
 
-def start(error: Exception) -> BoilStreamError:
-    """The error that a call with a token meets when its authentication raises `error`."""
-    passed: list[BoilStreamError] = []
+class Info:
+    """What Flight tells a middleware of a call."""
 
-    def remember(translated: BoilStreamError) -> Exception:
-        passed.append(translated)
+    def __init__(self, method: Any) -> None:
+        self.method = method
+
+
+class Context:
+    """What a handler gets, with the middleware that the call passed."""
+
+    def __init__(self, middleware: AuthMiddleware) -> None:
+        self._middleware = middleware
+
+    def get_middleware(self, key: str) -> AuthMiddleware | None:
+        return self._middleware if key == MIDDLEWARE_KEY else None
+
+
+def start(error: Exception) -> BoilStreamError:
+    """The error that every kind of call with a token meets when its authentication raises `error`."""
+    passed: list[tuple[BoilStreamError, str]] = []
+
+    def remember(translated: BoilStreamError, call: str) -> Exception:
+        passed.append((translated, call))
         return to_flight_error(translated)
 
     factory = AuthMiddlewareFactory(StubManager(error), remember)  # type: ignore[arg-type]  # as much of it as is used
+    headers = {"authorization": ["Bearer secret-token"]}
     with pytest.raises(flight.FlightError) as caught:
-        factory.start_call(None, {"authorization": ["Bearer secret-token"]})
+        factory.start_call(Info(flight.FlightMethod.DO_PUT), headers)
     assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__
-    return passed[0]
+    with pytest.raises(flight.FlightError):
+        factory.start_call(Info("a method of the future"), headers)
+    assert [call for _, call in passed] == ["DoPut", "unknown call"]
+    late = Context(factory.start_call(Info(flight.FlightMethod.DO_GET), headers))
+    with pytest.raises(BoilStreamError) as told:
+        identity_of(late)
+    assert type(told.value) is type(passed[0][0])
+    return passed[0][0]
 
 
 def test_errors_of_ours_are_passed_on() -> None:
@@ -239,7 +276,7 @@ def test_a_defect_is_an_internal_error_without_details(caplog: pytest.LogCapture
     error = start(KeyError("secret-token"))
     assert isinstance(error, Internal)
     assert "secret-token" not in error.message
-    (record,) = caplog.records
+    record, *_ = caplog.records
     assert (record.name, record.levelno) == ("boilstream.auth.middleware", logging.ERROR)
     assert "KeyError at" in record.getMessage()
     assert "test_middleware.py" in record.getMessage()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
 from typing import Any, cast
 
 import pyarrow as pa
@@ -13,20 +12,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from boilstream import __version__
-from boilstream.auth.identity import Identity
+from boilstream.auth.exchange import SessionExchange
+from boilstream.auth.identity import Caller, Identity
+from boilstream.auth.session import Session
 from boilstream.catalog.names import TopicName
 from boilstream.errors import BoilStreamError, InvalidArgument, PermissionDenied, Unavailable, Unimplemented
 from boilstream.flight.actions import MAX_BODY_BYTES, Actions
 from boilstream.ingest.service import Ingestion
 
-CALLER = Identity(
-    "okta",
-    "00u1",
-    "0oa1",
-    groups=frozenset({"b", "a"}),
-    scopes=frozenset({"write:data"}),
-    roles=frozenset({"r"}),
-    expires_at=1.0,
+CALLER = Caller(
+    Identity(
+        "okta",
+        "00u1",
+        "0oa1",
+        groups=frozenset({"b", "a"}),
+        scopes=frozenset({"write:data"}),
+        roles=frozenset({"r"}),
+        expires_at=1.0,
+    )
 )
 SCHEMA = pa.schema([pa.field("a", pa.int32(), nullable=False), pa.field("b", pa.string())])
 ENCODED = base64.b64encode(SCHEMA.serialize().to_pybytes()).decode()
@@ -51,15 +54,15 @@ class IngestionDouble:
         if self.error is not None:
             raise self.error
 
-    def create_topic(self, identity: Identity, name: TopicName, schema: pa.Schema) -> Created:
-        self._note("create", identity, name, schema)
+    def create_topic(self, caller: Caller, name: TopicName, schema: pa.Schema) -> Created:
+        self._note("create", caller, name, schema)
         return Created(name)
 
-    def drop_topic(self, identity: Identity, name: TopicName) -> None:
-        self._note("drop", identity, name)
+    def drop_topic(self, caller: Caller, name: TopicName) -> None:
+        self._note("drop", caller, name)
 
-    def flush(self, identity: Identity) -> None:
-        self._note("flush", identity)
+    def flush(self, caller: Caller) -> None:
+        self._note("flush", caller)
 
 
 @pytest.fixture
@@ -67,15 +70,30 @@ def ingestion() -> IngestionDouble:
     return IngestionDouble()
 
 
+class ExchangeDouble:
+    """Hands out one session for any token."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, str | None, str]] = []
+
+    def exchange(self, token: str, *, peer: str | None, call: str) -> Session:
+        self.calls.append((token, peer, call))
+        return Session("short", 99.0)
+
+
 @pytest.fixture
-def actions(ingestion: IngestionDouble) -> Actions:
-    return Actions(cast(Ingestion, ingestion), node="node-1")
+def exchange() -> ExchangeDouble:
+    return ExchangeDouble()
+
+
+@pytest.fixture
+def actions(ingestion: IngestionDouble, exchange: ExchangeDouble) -> Actions:
+    return Actions(cast(Ingestion, ingestion), cast(SessionExchange, exchange), node="node-1")
 
 
 def run(actions: Actions, name: str, body: object = b"") -> Any:
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    (result,) = actions.run(CALLER, name, data)
-    return json.loads(result)
+    return json.loads(actions.run(CALLER, name, data))
 
 
 def test_health_says_what_runs(actions: Actions) -> None:
@@ -90,6 +108,8 @@ def test_whoami_says_who_calls_and_nothing_else(actions: Actions) -> None:
         "groups": ["a", "b"],
         "scopes": ["write:data"],
         "roles": ["r"],
+        "session": False,
+        "expires_at": 1,
     }
 
 
@@ -109,10 +129,26 @@ def test_topics_are_named_by_a_path_or_a_text(
     assert ingestion.calls == [("create", CALLER, name, SCHEMA), ("drop", CALLER, name)]
 
 
-def test_an_action_happens_even_if_nobody_reads_on(actions: Actions, ingestion: IngestionDouble) -> None:
-    results: Iterator[bytes] = actions.run(CALLER, "flush", b"")
-    next(results)
-    assert ingestion.calls == [("flush", CALLER)]
+def test_a_session_is_made_for_the_token_in_the_body(actions: Actions, exchange: ExchangeDouble) -> None:
+    answer = actions.session(b'{"token": "long"}', "ipv4:192.0.2.7:1")
+    assert json.loads(answer) == {"token": "short", "token_type": "Bearer", "expires_at": 99}
+    assert exchange.calls == [("long", "ipv4:192.0.2.7:1", "action session")]
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"long", b"{}", b'{"token": ""}', b'{"token": 1}', b"[]", b"x" * (MAX_BODY_BYTES + 1)]
+)
+def test_bodies_without_a_token_make_no_session(
+    actions: Actions, exchange: ExchangeDouble, body: bytes
+) -> None:
+    with pytest.raises(InvalidArgument):
+        actions.session(body, None)
+    assert exchange.calls == []
+
+
+def test_logs_name_only_actions_that_exist(actions: Actions) -> None:
+    assert actions.call_name("drop_topic") == "action drop_topic"
+    assert actions.call_name("drop_topic\nforged") == "unknown action"
 
 
 @pytest.mark.parametrize("name", ["", "Health", "health ", "drop", "x" * 10_000, "\x00\n", "täulu", "\ud800"])
@@ -198,7 +234,11 @@ def test_any_bytes_are_a_schema_or_an_argument_error(data: bytes) -> None:
     double = IngestionDouble()
     body = {"topic": ["s3", "t"], "schema": base64.b64encode(data).decode()}
     try:
-        run(Actions(cast(Ingestion, double), node="n"), "create_topic", body)
+        run(
+            Actions(cast(Ingestion, double), cast(SessionExchange, ExchangeDouble()), node="n"),
+            "create_topic",
+            body,
+        )
     except InvalidArgument as error:
         assert error.message
         assert double.calls == []
@@ -223,7 +263,7 @@ def test_errors_of_the_service_pass(
 
 def test_every_action_is_listed_with_the_body_that_it_takes(actions: Actions) -> None:
     listed = dict(actions.list())
-    assert set(listed) == {"health", "whoami", "flush", "create_topic", "drop_topic"}
+    assert set(listed) == {"health", "whoami", "flush", "create_topic", "drop_topic", "session"}
     assert all(listed.values())
     for name in ("create_topic", "drop_topic"):
         assert '{"topic": ["s3", "events"]' in listed[name]

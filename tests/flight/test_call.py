@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from boilstream.flight.call import MIDDLEWARE_KEY, Caller, CallMiddleware, CallMiddlewareFactory, header
+from boilstream.flight.call import MIDDLEWARE_KEY, CallMiddleware, CallMiddlewareFactory, Connection, header
 
 
 class Context:
@@ -29,24 +29,24 @@ class Context:
 
 def test_a_caller_is_there_until_it_cancels() -> None:
     context = Context()
-    with Caller(context) as caller:
-        assert not caller.has_gone()
+    with Connection(context) as connection:
+        assert not connection.has_gone()
         context.cancelled = True
-        assert caller.has_gone()
+        assert connection.has_gone()
 
 
 def test_a_caller_has_gone_after_the_block_and_the_context_is_left_alone() -> None:
     context = Context()
-    with Caller(context) as caller:
-        assert not caller.has_gone()
+    with Connection(context) as connection:
+        assert not connection.has_gone()
     context.returned = True
-    assert caller.has_gone()
+    assert connection.has_gone()
 
 
 def test_a_caller_has_gone_after_a_handler_that_failed() -> None:
     context, caught = Context(), None
-    with pytest.raises(RuntimeError, match="handler"), Caller(context) as caller:
-        caught = caller
+    with pytest.raises(RuntimeError, match="handler"), Connection(context) as connection:
+        caught = connection
         raise RuntimeError("handler")
     context.returned = True
     assert caught is not None
@@ -58,15 +58,15 @@ def test_no_thread_touches_the_context_after_the_handler() -> None:
     failures: list[BaseException] = []
     asked = threading.Event()
 
-    def ask(caller: Caller) -> None:
+    def ask(connection: Connection) -> None:
         try:
-            while not caller.has_gone():
+            while not connection.has_gone():
                 asked.set()
         except BaseException as error:
             failures.append(error)
 
-    with Caller(context) as caller:
-        threads = [threading.Thread(target=ask, args=(caller,)) for _ in range(4)]
+    with Connection(context) as connection:
+        threads = [threading.Thread(target=ask, args=(connection,)) for _ in range(4)]
         for thread in threads:
             thread.start()
         assert asked.wait(10)
