@@ -59,6 +59,8 @@ def check_signature(candidate: Candidate) -> None:
         jws.check_signature(candidate.token, jwks, trusted.algorithms)
     except jws.KeyNotFound as error:
         raise InvalidToken(error.reason, candidate.provider.key_hint) from None
+    except InvalidToken as error:
+        raise InvalidToken(error.reason, _audience_objection(candidate) or error.fix) from None
 
 
 def check_type(candidate: Candidate) -> None:
@@ -114,6 +116,15 @@ def expired(rule: ExpiryRule, expires_at: float) -> InvalidToken:
         f"Expired: the token ended {rule.clock() - expires_at:.0f} s ago",
         "get a new one from the identity provider; if it is new, compare the clocks (NTP)",
     )
+
+
+def _audience_objection(candidate: Candidate) -> str | None:
+    """What would be wrong with the audience: some tokens for others, Microsoft Graph's, cannot be verified."""
+    try:
+        check_audience(candidate)
+    except InvalidToken as error:
+        return f"the token is also not meant for this server: {error.explanation}"
+    return None
 
 
 def _seconds(claims: Claims, name: str) -> float | None:

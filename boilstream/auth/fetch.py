@@ -33,7 +33,8 @@ class Answer:
 
     body: bytes
     date: float | None
-    """The header Date (RFC 9110, 6.6.1), seconds since the epoch; None if it is absent or malformed."""
+    """When it was sent, seconds since the epoch: the header Date (RFC 9110, 6.6.1) and, if a cache has kept
+    it since, Age (RFC 9111, 5.1). None if Date is absent or malformed."""
     seconds: float
     """Duration of the whole exchange, name resolution and TLS handshake included."""
 
@@ -124,16 +125,17 @@ class HttpsFetcher:
                 body += chunk
                 if len(body) > self._max_bytes:
                     raise FetchFailed(f"the answer is longer than {self._max_bytes} bytes")
-            return bytes(body), _date(response.headers.get("date", ""))
+            return bytes(body), _date(response.headers.get("date", ""), response.headers.get("age", ""))
 
 
-def _date(text: str) -> float | None:
+def _date(text: str, age: str) -> float | None:
     try:
         parsed = parsedate_to_datetime(text)
     except (ValueError, OverflowError):
         return None
     # a date without a zone is in UTC (RFC 5322, 4.3), not in this machine's
-    return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()
+    kept = float(age) if age.isascii() and age.isdecimal() and len(age) < 10 else 0.0
+    return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp() + kept
 
 
 def _certificate_error(error: BaseException) -> ssl.SSLCertVerificationError | None:

@@ -40,8 +40,8 @@ IN_FLIGHT_SECONDS: Final = 1.0
 
 _RETRY_JITTER: Final = 0.2  # part of the time to the next attempt that lots add, so that nodes spread out
 _WAIT_SECONDS: Final = (
-    2 * TIMEOUT_SECONDS
-)  # a fetch ends itself before; this guards against one that does not
+    2 * TIMEOUT_SECONDS + 2
+)  # a fetch, with discovery two, ends itself before; this guards against one that does not
 
 
 @dataclass(frozen=True, slots=True)

@@ -200,7 +200,7 @@ class AuthManager:
         provider = candidate.provider
         logger = logging.getLogger(provider.logger_name)
         logger.debug("Successfully validated %s token for user: %s", provider.display_name, identity.subject)
-        if not identity.groups:
+        if not (identity.groups or identity.roles):
             logger.debug("Groups not extracted: %s", provider.groups_hint)
         return _Verified(identity, candidate.keys, candidate.kid, candidate.jwks)
 

@@ -286,13 +286,20 @@ def test_a_date_that_is_absent_or_malformed_is_none(tmp_path: Path, headers: tup
 )
 @example("Tue, 15 Nov 1994 08:12:31 -0000")
 def test_no_date_of_a_server_is_a_defect(text: str) -> None:
-    date = module._date(text)
+    date = module._date(text, text)
     assert date is None or isinstance(date, float)
 
 
+@pytest.mark.parametrize(
+    ("age", "kept"), [("3600", 3600), ("0", 0), ("-5", 0), ("x", 0), ("1e9", 0), ("9" * 99, 0)]
+)
+def test_the_time_in_a_cache_counts(age: str, kept: int) -> None:
+    assert module._date("Tue, 15 Nov 1994 08:12:31 GMT", age) == 784887151 + kept
+
+
 def test_a_date_without_a_zone_is_in_utc() -> None:
-    assert module._date("Tue, 15 Nov 1994 08:12:31 -0000") == 784887151
-    assert module._date("Tue, 15 Nov 1994 09:12:31 +0100") == 784887151
+    assert module._date("Tue, 15 Nov 1994 08:12:31 -0000", "") == 784887151
+    assert module._date("Tue, 15 Nov 1994 09:12:31 +0100", "") == 784887151
 
 
 @pytest.mark.parametrize(

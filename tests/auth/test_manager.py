@@ -141,9 +141,8 @@ def test_a_token_starts_at_its_time_less_the_leeway(
 ) -> None:
     assert manager.authenticate(token({**USER, claim: NOW + 30}))
     made = token({**USER, claim: NOW + 31})
-    assert (
-        refusal(manager, made)
-        == f"Not yet valid: {claim} is 31 s ahead; compare the clock of this server with the provider's (NTP), see AUTH_LEEWAY_SECONDS"
+    assert refusal(manager, made).startswith(
+        f"Not yet valid: {claim} is 31 s ahead; compare the clock of this server"
     )
     clock.advance(1)
     assert manager.authenticate(made)

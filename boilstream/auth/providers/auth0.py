@@ -12,6 +12,7 @@ from typing import Final
 from boilstream.auth.errors import InvalidToken, shown
 from boilstream.auth.identity import Identity
 from boilstream.auth.providers.base import (
+    ID_TOKEN_CLAIMS,
     Claims,
     Provider,
     TrustedIssuer,
@@ -29,8 +30,6 @@ NAME: Final = "auth0"
 ALGORITHMS: Final = ("RS256", "RS512", "PS256")
 """What an API can be set to sign with, without the symmetric HS256
 (https://auth0.github.io/node-auth0/, SigningAlgorithmEnum of the Management API)."""
-
-_ID_TOKEN_CLAIMS = ("nonce", "at_hash", "c_hash")  # OpenID Connect Core 1.0, sections 2 and 3.3.2.11
 
 
 def from_settings(settings: Settings) -> Provider:
@@ -55,7 +54,7 @@ def provider(*, tenant: str, audience: str, groups_namespace: str | None = None)
 
     def check_audience(claims: Claims) -> None:
         found = audiences(claims)
-        marks = [name for name in _ID_TOKEN_CLAIMS if name in claims]
+        marks = [name for name in ID_TOKEN_CLAIMS if name in claims]
         if marks:
             raise InvalidToken(
                 f"Invalid token type: an ID token for {shown(found)}, it has the claim {marks[0]}",

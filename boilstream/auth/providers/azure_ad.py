@@ -17,6 +17,7 @@ from typing import Any, Final
 from boilstream.auth.errors import InvalidToken, shown
 from boilstream.auth.identity import Identity
 from boilstream.auth.providers.base import (
+    ID_TOKEN_CLAIMS,
     Claims,
     Provider,
     TrustedIssuer,
@@ -51,7 +52,6 @@ _OTHER_APIS: Final = {
 }
 """Audiences of the tokens that tools fetch when they are not told which API to ask for."""
 
-_ID_TOKEN_CLAIMS = ("nonce", "at_hash", "c_hash")  # OpenID Connect Core 1.0, sections 2 and 3.3.2.11
 
 _KEY_ISSUER_TENANT: Final = "{tenantid}"
 """Stands for any tenant in the member `issuer` of a published key."""
@@ -205,7 +205,7 @@ def _check_kind(claims: Claims, version: _Version, scope: str) -> None:
     access tokens only), and any client of the tenant gets a token without role or scope.
     """
     found = audiences(claims)
-    marks = [name for name in _ID_TOKEN_CLAIMS if name in claims]
+    marks = [name for name in ID_TOKEN_CLAIMS if name in claims]
     if marks or (version.client_claim not in claims and "scp" not in claims):
         sign = f"it has the claim {marks[0]}" if marks else f"it has neither {version.client_claim} nor scp"
         raise InvalidToken(

@@ -18,6 +18,9 @@ Claims = Mapping[str, Any]
 
 MAX_SUBJECT_CHARACTERS = 255  # OpenID Connect Core 1.0, section 2
 
+ID_TOKEN_CLAIMS = ("nonce", "at_hash", "c_hash")
+"""Claims that only ID tokens have (OpenID Connect Core 1.0, sections 2 and 3.3.2.11)."""
+
 
 @dataclass(frozen=True, slots=True)
 class TrustedIssuer:

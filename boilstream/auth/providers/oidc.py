@@ -13,6 +13,7 @@ from boilstream.auth import jws
 from boilstream.auth.errors import InvalidToken, shown
 from boilstream.auth.identity import Identity
 from boilstream.auth.providers.base import (
+    ID_TOKEN_CLAIMS,
     Claims,
     Provider,
     TrustedIssuer,
@@ -83,6 +84,13 @@ def provider(
                 "Invalid token type: a security event token (RFC 8417), such as a logout token",
                 "send the access token",
             )
+        if mark is None and not allow_id_tokens and not _is_access_token(claims, scopes_claim):
+            raise InvalidToken(
+                "Invalid token type: it may be an ID token, as nothing tells that it is an access token: no client_id, "
+                "scope or scp, and no typ Bearer",
+                "send the access token, and let the provider put one of these claims into it; "
+                "or set OIDC_ALLOW_ID_TOKENS=true",
+            )
         if audience not in found or (mark is not None and found != (audience,)):
             raise InvalidToken(
                 f"Invalid audience: token has {shown(found)}, OIDC_AUDIENCE is {shown(audience)}",
@@ -134,8 +142,19 @@ def _id_token_mark(claims: Claims) -> str | None:
     """
     if claims.get("typ") == "ID":
         return "typ"
-    marks = ["at_hash", "c_hash"] if claims.get("typ") == "Bearer" else ["at_hash", "c_hash", "nonce"]
-    return next((name for name in marks if name in claims), None)
+    is_bearer = claims.get("typ") == "Bearer"
+    return next(
+        (name for name in ID_TOKEN_CLAIMS if name in claims and not (is_bearer and name == "nonce")), None
+    )
+
+
+def _is_access_token(claims: Claims, scopes_claim: str) -> bool:
+    """Whether a claim is there that access tokens have (RFC 9068, 2.2 and 2.2.3; `typ` is Keycloak's).
+
+    A plain ID token has no mark of its own, and its audience equals ours if the client is registered so.
+    """
+    names = ("client_id", "scope", "scp", scopes_claim)
+    return claims.get("typ") == "Bearer" or any(name in claims for name in names)
 
 
 def _claim_at(claims: Claims, path: str) -> Any:

@@ -12,6 +12,7 @@ from typing import Final
 from boilstream.auth.errors import InvalidToken, shown
 from boilstream.auth.identity import Identity
 from boilstream.auth.providers.base import (
+    ID_TOKEN_CLAIMS,
     Claims,
     Provider,
     TrustedIssuer,
@@ -27,8 +28,6 @@ NAME: Final = "okta"
 
 ALGORITHMS: Final = ("RS256", "ES256")
 """Okta signs with RS256. ES256 is for servers with Okta's layout; a key works with its own algorithm only."""
-
-_ID_TOKEN_CLAIMS = ("nonce", "at_hash", "c_hash")  # OpenID Connect Core 1.0, sections 2 and 3.3.2.11
 
 
 def from_settings(settings: Settings) -> Provider:
@@ -69,6 +68,12 @@ def provider(
             raise InvalidToken(
                 f"Invalid token type: an ID token for {shown(found)}, OKTA_CLIENT_ID is {client_id or 'not set'}",
                 "send the access token, or set OKTA_CLIENT_ID to accept ID tokens of that client",
+            )
+        if "cid" not in claims and "scp" not in claims:
+            # An ID token without marks, whose client is registered under the API's own name.
+            raise InvalidToken(
+                "Invalid token type: access tokens have the claims cid and scp, this one has neither",
+                "send the access token",
             )
         if audience not in found:
             raise InvalidToken(
@@ -117,7 +122,7 @@ def provider(
 def _is_id_token(claims: Claims) -> bool:
     """Whether claims occur that only ID tokens have; Okta also marks them in the token's own id."""
     token_id = claims.get("jti")
-    return any(name in claims for name in _ID_TOKEN_CLAIMS) or (
+    return any(name in claims for name in ID_TOKEN_CLAIMS) or (
         isinstance(token_id, str) and token_id.startswith("ID.")
     )
 

@@ -145,6 +145,19 @@ def test_a_nonce_in_keycloaks_access_tokens() -> None:
         assert refusal(trusted, {**KEYCLOAK, mark: "h"}).reason.startswith("Invalid token type: ")
 
 
+@pytest.mark.parametrize("proof", [{"client_id": "etl"}, {"scope": ""}, {"scp": []}, {"typ": "Bearer"}])
+def test_a_token_must_show_that_it_is_an_access_token(proof: dict[str, Any]) -> None:
+    plain = {"iss": OPENID_ISSUER, "sub": "248289761001", "aud": OPENID_ID["aud"], "azp": "etl"}
+    refused = refusal(openid_with(allow_id_tokens=False).issuers[0], plain)
+    assert refused.reason.startswith("Invalid token type: it may be an ID token")
+    assert "OIDC_ALLOW_ID_TOKENS" in (refused.fix or "")
+    for allow in (False, True):
+        assert (
+            accept(openid_with(allow_id_tokens=allow).issuers[0], {**plain, **proof}).subject == plain["sub"]
+        )
+    assert accept(openid_with(allow_id_tokens=True).issuers[0], plain).subject == plain["sub"]
+
+
 @pytest.mark.parametrize("allow", [False, True])
 def test_logout_tokens_are_refused(allow: bool) -> None:
     # https://openid.net/specs/openid-connect-backchannel-1_0.html#LogoutToken

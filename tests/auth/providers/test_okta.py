@@ -239,3 +239,11 @@ def test_from_settings() -> None:
     assert [trusted.issuer for trusted in made.issuers] == [f"{ORG_ISSUER}/oauth2/aus1", ORG_ISSUER]
     with pytest.raises(ConfigurationError, match="OKTA_ORG_DOMAIN"):
         okta.from_settings(Settings())
+
+
+def test_an_id_token_without_marks_is_no_access_token_either() -> None:
+    """A provider with Okta's layout may issue ID tokens with the audience that the client is registered as."""
+    claims = {"sub": "00u1", "aud": AUDIENCE, "iss": ISSUER, "iat": NOW, "exp": NOW + 60}
+    assert "neither" in refusal(issuer_of(okta_with()), claims)
+    assert accept(issuer_of(okta_with()), {**claims, "cid": CLIENT_ID}).client == CLIENT_ID
+    assert accept(issuer_of(okta_with()), {**claims, "scp": ["read:data"]}).scopes == {"read:data"}
