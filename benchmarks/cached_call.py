@@ -26,9 +26,11 @@ def main() -> None:
     ):
         plain = {"LOG_LEVEL": "info"}
         guarded = {name: value for name, value in issuer.environment().items() if not name.startswith("TLS_")}
+        for name in ("open", "guarded"):
+            Path(folder, name).mkdir()
         with (
-            ServerProcess(plain | {"DATA_DIR": f"{folder}/a/data"}) as open_server,
-            ServerProcess(plain | guarded | {"DATA_DIR": f"{folder}/b/data"}) as guarded_server,
+            ServerProcess(plain | {"DATA_DIR": f"{folder}/open/data"}) as open_server,
+            ServerProcess(plain | guarded | {"DATA_DIR": f"{folder}/guarded/data"}) as guarded_server,
         ):
             clients = {
                 "no auth": Client(open_server.location, None),
