@@ -6,10 +6,19 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from tests.support.issuer import IssuerProcess
 
 pytest_plugins = ["tests.support.seaweed"]
+
+settings.register_profile("quick", max_examples=25)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Without the slow tests, properties are tried with fewer examples too."""
+    if config.getoption("markexpr") == "not slow" and not config.getoption("hypothesis_profile", None):
+        settings.load_profile("quick")
 
 
 @pytest.fixture(scope="session")

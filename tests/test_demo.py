@@ -87,6 +87,7 @@ def test_a_changed_schema_is_found(stored: pa.Table) -> None:
     assert found.startswith("the schema changed")
 
 
+@pytest.mark.slow
 def test_the_data_set_is_the_real_one() -> None:
     source = flights()
     assert (source.num_rows, source.num_columns) == (336_776, 19)

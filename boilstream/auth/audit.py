@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 from boilstream.auth.authorizer import Decision
-from boilstream.auth.errors import Denied, InvalidToken
+from boilstream.auth.errors import Denied, InvalidToken, KeysUnavailable
 from boilstream.auth.identity import Caller
-from boilstream.errors import BoilStreamError, PermissionDenied, Unauthenticated
+from boilstream.errors import BoilStreamError, Internal, PermissionDenied, Unauthenticated
 from boilstream.observe.audit import AuditEvent, AuditLog
 from boilstream.observe.metrics import Metrics
 
@@ -18,9 +20,18 @@ class Auditor:
         self._metrics = metrics
 
     def allowed(
-        self, caller: Caller, decision: Decision, *, rows: int | None = None, commit: str | None = None
+        self,
+        caller: Caller,
+        decision: Decision,
+        *,
+        rows: int | None = None,
+        commit: str | None = None,
+        note: str | None = None,
     ) -> None:
-        """A change that was made: a topic defined or dropped, rows committed."""
+        """A change that was made, or may have been: a topic defined or dropped, rows committed.
+
+        `note` is added to the reason.
+        """
         self._log.write(
             AuditEvent(
                 decision="allowed",
@@ -31,7 +42,7 @@ class Auditor:
                 subject=caller.identity.subject,
                 client=caller.identity.client,
                 peer=caller.peer,
-                reason=decision.reason,
+                reason=f"{decision.reason}; {note}" if note else decision.reason,
                 rows=rows,
                 commit=commit,
             )
@@ -60,8 +71,10 @@ class Auditor:
         peer: str | None = None,
         caller: Caller | None = None,
     ) -> None:
-        """A call that ended with `error`; only refusals for want of a token or a permission are noted."""
-        if not isinstance(error, (Unauthenticated, PermissionDenied)):
+        """A call that ended with `error`; noted is what keeps a caller out, whoever's fault it is."""
+        is_known = caller is not None
+        kept_out = isinstance(error, (KeysUnavailable, Internal)) and not is_known
+        if not kept_out and not isinstance(error, (Unauthenticated, PermissionDenied)):
             return
         decision = error.decision if isinstance(error, Denied) else None
         if decision is not None:
@@ -72,7 +85,7 @@ class Auditor:
         identity = caller.identity if caller is not None else None
         self._log.write(
             AuditEvent(
-                decision="unauthenticated" if isinstance(error, Unauthenticated) else "denied",
+                decision="denied" if isinstance(error, PermissionDenied) else "unauthenticated",
                 call=call,
                 action=decision.action.value if decision is not None else None,
                 topic=_text(decision) if decision is not None else None,
@@ -87,4 +100,8 @@ class Auditor:
 
 
 def _text(decision: Decision) -> str | None:
-    return str(decision.topic) if decision.topic is not None else None
+    """The topic in the form of the rules file: with a dot in its schema an array, so that it names one topic."""
+    topic = decision.topic
+    if topic is None:
+        return None
+    return json.dumps([topic.schema, topic.table]) if "." in topic.schema else str(topic)

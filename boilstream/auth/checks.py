@@ -64,7 +64,12 @@ def check_signature(candidate: Candidate) -> None:
 
 
 def check_type(candidate: Candidate) -> None:
-    """The header typ (RFC 8725, 3.11); RFC 7515 lets writers leave out `application/`."""
+    """The header typ (RFC 8725, 3.11; writers may leave out `application/`), and no proof of possession."""
+    if "cnf" in candidate.claims:  # RFC 7800: DPoP and mutual TLS
+        raise InvalidToken(
+            "Invalid token type: bound to a key of its client (claim cnf), which is not checked here",
+            "request a plain bearer token",
+        )
     value = candidate.token.header.get("typ", "")
     accepted = candidate.trusted.token_types
     if not isinstance(value, str) or value.lower().removeprefix("application/") not in accepted:

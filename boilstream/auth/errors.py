@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+import traceback
 from typing import TYPE_CHECKING
 
-from boilstream.errors import PermissionDenied, Unauthenticated, Unavailable
+from boilstream.errors import Internal, PermissionDenied, Unauthenticated, Unavailable
 
 if TYPE_CHECKING:
     from boilstream.auth.authorizer import Decision
@@ -13,6 +15,8 @@ CLIENT_MESSAGE = (
     "invalid token: get a new one from your identity provider and try again; the server's log has the reason"
 )
 """What a client reads, whatever is wrong with its token: a cause would help to forge one."""
+
+_LOGGER = logging.getLogger("boilstream.auth.errors")
 
 _SHOWN_CHARACTERS = 64
 _SHOWN_ITEMS = 4
@@ -54,6 +58,18 @@ class Denied(PermissionDenied):
 
 class KeysUnavailable(Unavailable):
     """The provider's key server cannot be reached, and no cached key can answer for it (retryable)."""
+
+
+def defect(error: Exception) -> Internal:
+    """The answer to a defect met with a token at hand; the log gets type and place of `error`, not its text.
+
+    The message of a library could quote the token.
+    """
+    frames = [f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)]
+    _LOGGER.error(
+        "Authentication failed by a defect: %s at %s", type(error).__name__, " < ".join(frames[::-1])
+    )
+    return Internal("authentication failed by a defect of the server")
 
 
 def shown(value: object) -> str:

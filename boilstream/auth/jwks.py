@@ -240,10 +240,16 @@ class KeyCache:
             listed = jws.json_object(body, "key set").get("keys")
         except InvalidToken:
             raise FetchFailed("the answer is not a JSON object") from None
-        candidates = listed if isinstance(listed, list) else []
-        keys = [key for key in candidates if isinstance(key, dict) and isinstance(key.get("kid", ""), str)]
-        if not keys:
-            raise FetchFailed("the answer holds no key")
+        if not isinstance(listed, list):
+            raise FetchFailed("the answer holds no key set")
+        keys = [key for key in listed if isinstance(key, dict) and isinstance(key.get("kid", ""), str)]
+        if not keys and listed:
+            raise FetchFailed("the answer holds no key of a known form")
+        if not keys:  # an issuer may withdraw all its keys, to stop the use of stolen ones
+            self._logger.warning(
+                "%s publishes no key: all its tokens are refused; look at the signing keys of the provider",
+                self._display_name,
+            )
         if len(keys) > self._max_keys:
             self._logger.warning(
                 "%s publishes %d keys, only the first %d are used: see JWKS_MAX_KEYS",

@@ -9,12 +9,13 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from boilstream.auth import checks, jws, providers
 from boilstream.auth.checks import Candidate, KeySource
 from boilstream.auth.discovery import discovering
-from boilstream.auth.errors import InvalidToken, KeysUnavailable, shown
+from boilstream.auth.errors import InvalidToken, KeysUnavailable, defect, shown
 from boilstream.auth.expiry import ExpiryRule
 from boilstream.auth.fetch import HttpsFetcher
 from boilstream.auth.identity import Identity
@@ -25,6 +26,7 @@ from boilstream.auth.session import SessionIssuer
 from boilstream.errors import ConfigurationError
 from boilstream.observe.metrics import Metrics
 from boilstream.settings import Settings
+from boilstream.settings.identity import AuthorizationSettings, IdentitySettings
 
 MAX_CACHED_TOKENS: Final = 4096
 
@@ -112,8 +114,8 @@ class AuthManager:
     def authenticate(self, token: str) -> Identity:
         """The verified caller behind a bearer token (without the word Bearer).
 
-        Raises InvalidToken, whose reason is in the log already, or KeysUnavailable (retryable). May block
-        for one fetch of keys, at most some seconds.
+        Raises InvalidToken, whose reason is in the log already, KeysUnavailable (retryable), and Internal for
+        a defect, without its text. May block for one fetch of keys, at most some seconds.
         """
         digest = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
         try:
@@ -132,6 +134,8 @@ class AuthManager:
         except KeysUnavailable:
             self._metrics.tokens_unavailable.inc()
             raise
+        except Exception as error:  # noqa: BLE001 - a message or a traceback could quote the token
+            raise defect(error) from None
         self._verified.put(digest, verified)
         self._metrics.tokens_verified.inc()
         return verified.identity
@@ -289,6 +293,16 @@ class _VerifiedTokens:
             self._tokens.pop(digest, None)
 
 
+def _policy(settings: Settings) -> str:
+    """A digest of all that decides who gets a session and what is left out of it."""
+    fields = [*IdentitySettings.model_fields, *AuthorizationSettings.model_fields]
+    # Paths differ from node to node; the rules file, whose content may change, only adds rights to names.
+    relevant = {
+        name: getattr(settings, name) for name in fields if not isinstance(getattr(settings, name), Path)
+    }
+    return hashlib.sha256(repr(sorted(relevant.items())).encode()).hexdigest()[:16]
+
+
 def build_manager(settings: Settings, metrics: Metrics | None = None) -> AuthManager | None:
     """The manager that the settings describe, or None when AUTH_PROVIDERS names none.
 
@@ -299,7 +313,9 @@ def build_manager(settings: Settings, metrics: Metrics | None = None) -> AuthMan
         return None
     return AuthManager(
         configured,
-        sessions=SessionIssuer.from_key_file(settings.session_key_path, max_seconds=settings.session_seconds),
+        sessions=SessionIssuer.from_key_file(
+            settings.session_key_path, max_seconds=settings.session_seconds, policy=_policy(settings)
+        ),
         fetch=HttpsFetcher(settings.auth_ca_file),
         expiry=ExpiryRule(settings.auth_leeway_seconds),
         jwks_cache_seconds=settings.jwks_cache_seconds,

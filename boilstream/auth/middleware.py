@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import logging
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from pyarrow import flight
 
+from boilstream.auth.errors import defect
 from boilstream.auth.identity import Identity
 from boilstream.auth.manager import AuthManager
 from boilstream.errors import BoilStreamError, Internal, Unauthenticated
@@ -20,8 +19,6 @@ ANONYMOUS: Final = Identity(provider="anonymous", subject="anonymous")
 """Every caller of a server without providers."""
 
 _HOW_TO = "send the header authorization: Bearer <token>"
-
-_LOGGER = logging.getLogger("boilstream.auth.middleware")
 
 _SINGLE_REQUEST: Final = frozenset(
     {
@@ -85,14 +82,7 @@ class AuthMiddlewareFactory(flight.ServerMiddlewareFactory):  # type: ignore[mis
         except BoilStreamError as error:
             return error
         except Exception as error:  # noqa: BLE001 - see the class docstring
-            # Not the message: that of a library could quote the token.
-            frames = [
-                f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)
-            ]
-            _LOGGER.error(
-                "Authentication failed by a defect: %s at %s", type(error).__name__, " < ".join(frames[::-1])
-            )
-            return Internal("authentication failed by a defect of the server")
+            return defect(error)
 
 
 def bearer_token(headers: Headers) -> str:

@@ -309,7 +309,24 @@ def _topic(value: object) -> TopicGlob:
     for glob in (schema, table):
         if "[" in _CLASS.sub("", glob):
             raise ValueError(f"topics: {shown(glob)} has a [ without ]; write [[] for the character itself")
+        for members in _CLASS.findall(glob):
+            _check_class(glob, members)
     return TopicGlob(schema, table)
+
+
+def _check_class(glob: str, members: str) -> None:
+    """Refuse sets whose meaning would change when they are folded, as names are: they could match more."""
+    characters = members[1:-1].removeprefix("!")
+    ranges = re.findall("(.)-(.)", characters, re.DOTALL)
+    alphabets = "0123456789", "abcdefghijklmnopqrstuvwxyz", "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+    is_plain = all(
+        any(low in known and high in known and low <= high for known in alphabets) for low, high in ranges
+    )
+    if not is_plain or any(len(fold(character)) != 1 for character in characters):
+        raise ValueError(
+            f"topics: {shown(glob)}: the set {shown(members)} may hold "
+            "single characters, and ranges of digits or of letters of one case"
+        )
 
 
 _CLASS = re.compile(r"\[!?+\]?+[^\]]*\]")

@@ -70,12 +70,19 @@ class SessionIssuer:
     """Makes session tokens with `key`, and is the provider that vouches for them. Thread safe.
 
     A session lives at most `max_seconds`; `clock` gives seconds since the epoch. Servers with the same
-    key accept each other's sessions.
+    key and the same `policy` accept each other's sessions. `policy` stands for the settings under which a token
+    was verified and reduced: under others it might be refused, or be allowed less.
     """
 
     def __init__(
-        self, key: Ed25519PrivateKey, *, max_seconds: float, clock: Callable[[], float] = time.time
+        self,
+        key: Ed25519PrivateKey,
+        *,
+        max_seconds: float,
+        policy: str = "",
+        clock: Callable[[], float] = time.time,
     ) -> None:
+        self._audience = f"{URN}:{policy}" if policy else URN
         self._key = key
         self._max_seconds = max_seconds
         self._clock = clock
@@ -91,7 +98,7 @@ class SessionIssuer:
                 TrustedIssuer(
                     issuer=URN,
                     keys_url=URN,
-                    check_audience=_check_audience,
+                    check_audience=self._check_audience,
                     to_identity=_to_identity,
                     algorithms=(ALGORITHM,),
                     token_types=frozenset({TOKEN_TYPE}),
@@ -106,7 +113,12 @@ class SessionIssuer:
 
     @classmethod
     def from_key_file(
-        cls, path: Path | None, *, max_seconds: float, clock: Callable[[], float] = time.time
+        cls,
+        path: Path | None,
+        *,
+        max_seconds: float,
+        policy: str = "",
+        clock: Callable[[], float] = time.time,
     ) -> Self:
         """An issuer with the key of SESSION_KEY_PATH: Ed25519, PEM (PKCS 8), not encrypted.
 
@@ -121,7 +133,7 @@ class SessionIssuer:
             key = Ed25519PrivateKey.generate()
         else:
             key = _read_key(path)
-        return cls(key, max_seconds=max_seconds, clock=clock)
+        return cls(key, max_seconds=max_seconds, policy=policy, clock=clock)
 
     def issue(self, identity: Identity, groups: frozenset[str], scopes: frozenset[str]) -> Session:
         """A session for `identity`, with no other of its groups, roles and scopes than those given.
@@ -147,7 +159,7 @@ class SessionIssuer:
         }
         claims = {
             "iss": URN,
-            "aud": URN,
+            "aud": self._audience,
             "sub": identity.subject,
             "iat": int(now),
             "exp": expires_at,
@@ -166,11 +178,14 @@ class SessionIssuer:
             )
         return Session(token, float(expires_at))
 
-
-def _check_audience(claims: Claims) -> None:
-    found = audiences(claims)
-    if found != (URN,):
-        raise InvalidToken(f"Invalid audience: token has {shown(found)}, a session has {URN!r}")
+    def _check_audience(self, claims: Claims) -> None:
+        found = audiences(claims)
+        if found != (self._audience,):
+            raise InvalidToken(
+                f"Invalid audience: the session was made under other settings: {shown(found)}, "
+                f"this server's are {self._audience!r}",
+                "exchange the identity provider's token again",
+            )
 
 
 def _to_identity(claims: Claims) -> Identity:

@@ -106,6 +106,8 @@ def _text(part: bytes | str) -> str:
 def _check(kind: str, name: str) -> None:
     if not name:
         problem = "is empty"
+    elif len(name) > MAX_NAME_BYTES:  # before anything that looks at each character
+        problem = f"has {len(name)} characters"
     elif not name.strip("."):
         problem = "consists of dots alone"
     elif any(unicodedata.category(char) in _FORBIDDEN_CATEGORIES for char in name):

@@ -61,20 +61,18 @@ class Actions:
         """The action in logs, without text that a client made up."""
         return f"action {name}" if name in self._actions else "unknown action"
 
-    def run(self, caller: Caller, name: str, body: bytes) -> bytes:
+    def run(self, caller: Caller, name: str, body: bytes | memoryview) -> bytes:
         """The result of an action; raises Unimplemented for an unknown one."""
         action = self._actions.get(name)
         if action is None:
             raise Unimplemented(
                 f"there is no action {ascii(name)[:60]}; known are {', '.join(self._actions)}, {SESSION}"
             )
-        _check_size(name, body)
-        return json.dumps(action.run(caller, body)).encode()
+        return json.dumps(action.run(caller, _small(name, body))).encode()
 
-    def session(self, body: bytes, peer: str | None) -> bytes:
+    def session(self, body: bytes | memoryview, peer: str | None) -> bytes:
         """The result of the action `session`, for a caller at the network address `peer`."""
-        _check_size(SESSION, body)
-        token = _object(body).get("token")
+        token = _object(_small(SESSION, body)).get("token")
         if not isinstance(token, str) or not token:
             raise InvalidArgument('"token" is the bearer token to exchange, without the word Bearer')
         session = self._sessions.exchange(token, peer=peer, call=f"action {SESSION}")
@@ -113,11 +111,12 @@ class Actions:
         return {"flushed": True}
 
 
-def _check_size(name: str, body: bytes) -> None:
+def _small(name: str, body: bytes | memoryview) -> bytes:
     if len(body) > MAX_BODY_BYTES:
         raise InvalidArgument(
             f"the body of action {name} has {len(body)} bytes; at most {MAX_BODY_BYTES} are read"
         )
+    return bytes(body)
 
 
 def _object(body: bytes) -> dict[str, Any]:

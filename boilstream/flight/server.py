@@ -157,7 +157,7 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow ha
 
     def do_action(self, context: flight.ServerCallContext, action: flight.Action) -> Iterator[bytes]:
         """Run one of the actions."""
-        body = action.body.to_pybytes()
+        body = memoryview(action.body)  # copied only once its size is known to be small
         if action.type == SESSION:  # the token is in the body
             with self._gate.open(context, f"action {SESSION}") as peer:
                 return iter([self._actions.session(body, peer)])
@@ -193,6 +193,8 @@ def _receive(reader: flight.MetadataRecordBatchReader, append: CallersAppend, co
         if chunk.data is not None:
             append.write(chunk.data)
             batches += 1
+        else:
+            append.require_current()
     if connection.has_gone():
         # A lost connection looks like the end of the stream.
         raise _gone()

@@ -14,7 +14,7 @@ from boilstream.auth.identity import Caller
 from boilstream.catalog.names import TopicName
 from boilstream.catalog.topics import Topic, TopicCatalog, TopicDraft, draft
 from boilstream.catalog.types import TopicSchema
-from boilstream.errors import AlreadyExists, NotFound
+from boilstream.errors import AlreadyExists, NotFound, TimedOut, Unavailable
 from boilstream.ingest.append import Append
 from boilstream.ingest.engine import IngestEngine
 from boilstream.ingest.group import Receipt
@@ -57,7 +57,7 @@ class Ingestion:
                 )
             target = draft(name, TopicSchema.declare(schema))
         append = self._engine.open(target, schema)
-        return CallersAppend(append, caller, decision, self._expiry, self._auditor)
+        return CallersAppend(append, caller, decision, self._authorizer, self._expiry, self._auditor)
 
     def create_topic(self, caller: Caller, name: TopicName, schema: pa.Schema) -> Topic:
         """Define an empty topic; raises AlreadyExists."""
@@ -77,8 +77,8 @@ class Ingestion:
         decision = self._authorizer.require(caller.identity, Action.ADMIN, name)
         topic = self._catalog.get(name)
         self._log_writer.commit((), dropped=(topic.id,), deadline=time.monotonic() + self._ack_timeout)
-        self._catalog.drop(topic)
         self._auditor.allowed(caller, decision)
+        self._catalog.drop(topic)
 
     def flush(self, caller: Caller) -> None:
         """Commit all complete appends without waiting for the flush interval."""
@@ -90,30 +90,48 @@ class CallersAppend:
     """An append on behalf of a caller, for as long as the caller's token lasts; see `Append`."""
 
     def __init__(
-        self, append: Append, caller: Caller, decision: Decision, expiry: ExpiryRule, auditor: Auditor
+        self,
+        append: Append,
+        caller: Caller,
+        decision: Decision,
+        authorizer: Authorizer,
+        expiry: ExpiryRule,
+        auditor: Auditor,
     ) -> None:
         self._append = append
         self._caller = caller
         self._decision = decision
+        self._authorizer = authorizer
         self._expiry = expiry
         self._auditor = auditor
 
     def write(self, batch: pa.RecordBatch) -> None:
         """As `Append.write`; afterwards raises TokenExpired if the token has ended meanwhile."""
         self._append.write(batch)
-        self._require_current()
+        self.require_current()
 
     def finish(self, is_abandoned: Callable[[], bool]) -> Receipt:
-        """As `Append.finish`; raises TokenExpired, and commits nothing, if the token has ended."""
-        self._require_current()
-        receipt = self._append.finish(is_abandoned)
-        self._auditor.allowed(self._caller, self._decision, rows=receipt.rows, commit=receipt.commit_id)
+        """As `Append.finish`; commits nothing if the token has ended, or the right was taken away meanwhile.
+
+        Raises TokenExpired and Denied for that.
+        """
+        self.require_current()
+        decision = self._authorizer.require(
+            self._caller.identity, self._decision.action, self._decision.topic
+        )
+        try:
+            receipt = self._append.finish(is_abandoned)
+        except (TimedOut, Unavailable) as error:
+            self._auditor.allowed(self._caller, decision, note=f"the outcome is not known: {error.message}")
+            raise
+        self._auditor.allowed(self._caller, decision, rows=receipt.rows, commit=receipt.commit_id)
         return receipt
 
     def close(self) -> None:
         """As `Append.close`."""
         self._append.close()
 
-    def _require_current(self) -> None:
+    def require_current(self) -> None:
+        """Raise TokenExpired if the token has ended."""
         # All or nothing: what was sent before the end of the token is not durable either.
         self._expiry.require_current(self._caller.identity, ack_up_to_offset=-1)

@@ -84,7 +84,7 @@ class Queries:
         """Declared schema and rows: those of `files` (names in the topic's data folder), else all committed now.
 
         With `topic_id` the read fails if the name has another topic by now. The rows end with TokenExpired
-        when the caller's token does.
+        when the caller's token does, with Denied when the right to read is taken away.
         """
         topic = self._readable(identity, name)
         if topic_id is not None and topic.id != topic_id:
@@ -105,6 +105,7 @@ class Queries:
         try:
             for batch in read(self._store, topic.schema, files):
                 self._expiry.require_current(identity)
+                self._authorizer.require(identity, Action.READ, topic.name)
                 yield batch
         except ObjectMissing as error:
             if self._index.is_dropped(topic.id):

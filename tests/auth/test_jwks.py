@@ -394,7 +394,7 @@ def test_failures_are_logged_with_the_state(
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"<html>", b"[]", b"{}", b'{"keys": {}}', b'{"keys": []}', b'{"keys": [1, null, {"kid": 1}]}',
+    [b"", b"<html>", b"[]", b"{}", b'{"keys": {}}', b'{"keys": [1, null, {"kid": 1}]}',
      b'{"keys": [], "keys": []}', b"\xff", b"[" * 20_000],
     ids=repr,
 )  # fmt: skip
@@ -406,6 +406,16 @@ def test_a_useless_answer_counts_as_a_failure(
     clock.advance(HOUR)
     assert kids(cache, "a") == ["a"]
     assert len(fetch.urls) == 2
+
+
+def test_an_issuer_that_withdraws_all_its_keys_is_heard(
+    cache: KeyCache, fetch: FakeFetch, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    kids(cache, "a")
+    fetch.body = b'{"keys": []}'
+    clock.advance(HOUR)
+    assert kids(cache, "a") == []
+    assert "publishes no key" in caplog.text
 
 
 def test_a_bad_key_does_not_spoil_the_others(cache: KeyCache, fetch: FakeFetch) -> None:

@@ -277,7 +277,7 @@ def test_a_defect_is_an_internal_error_without_details(caplog: pytest.LogCapture
     assert isinstance(error, Internal)
     assert "secret-token" not in error.message
     record, *_ = caplog.records
-    assert (record.name, record.levelno) == ("boilstream.auth.middleware", logging.ERROR)
+    assert (record.name, record.levelno) == ("boilstream.auth.errors", logging.ERROR)
     assert "KeyError at" in record.getMessage()
     assert "test_middleware.py" in record.getMessage()
     assert "secret-token" not in caplog.text

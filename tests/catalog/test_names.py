@@ -36,7 +36,7 @@ def test_two_elements_may_hold_dots() -> None:
         (["s3", "a\x00b"], "control character"),
         (["s3", "a\nb"], "control character"),
         (["s3", "a\u2028b"], "line separator"),
-        (["s3", "x" * 300], "300 bytes"),
+        (["s3", "x" * 300], "300 characters"),
         (["s3", "ä" * 128], "256 bytes"),
         ([b"\xff\xfe"], "UTF-8"),
         ([".t"], "schema name '' is empty"),

@@ -23,6 +23,12 @@ from boilstream.catalog.types import (
 from boilstream.errors import InvalidArgument
 from tests.catalog.arrow_data import LEAVES, arrays, fields
 
+
+def at_most(examples: int) -> int:
+    """So many examples, or those of the quick run."""
+    return min(examples, settings.default.max_examples) if settings.default.max_examples < 100 else examples
+
+
 _relaxed = settings(deadline=None, suppress_health_check=list(HealthCheck))
 
 
@@ -36,7 +42,7 @@ def _through_parquet(batch: pa.RecordBatch) -> pa.RecordBatch:
     return table.to_batches()[0] if len(table) else batch.slice(0, 0)
 
 
-@settings(parent=_relaxed, max_examples=60)
+@settings(parent=_relaxed, max_examples=at_most(60))
 @given(st.data())
 def test_every_value_comes_back_from_parquet(data: st.DataObject) -> None:
     schema = pa.schema(data.draw(fields()))
@@ -56,7 +62,7 @@ def test_every_value_comes_back_from_parquet(data: st.DataObject) -> None:
         assert back.equals(batch)
 
 
-@settings(parent=_relaxed, max_examples=100)
+@settings(parent=_relaxed, max_examples=at_most(100))
 @given(fields())
 def test_field_ids_are_those_that_creating_the_table_assigns(columns: list[pa.Field]) -> None:
     topic = TopicSchema.declare(pa.schema(columns))
@@ -223,7 +229,7 @@ def test_a_null_where_none_may_be_is_named(kind: pa.DataType, values: list[Any],
     assert topic.conform(good.schema).to_stored(good).to_pylist() == good.to_pylist()
 
 
-@settings(parent=_relaxed, max_examples=60)
+@settings(parent=_relaxed, max_examples=at_most(60))
 @given(st.integers(0, 400), st.integers(1, 400), st.sets(st.integers(0, 399), min_size=1, max_size=4))
 @example(0, 400, {399})
 def test_the_first_bad_row_is_found(start: int, rows: int, bad: set[int]) -> None:
@@ -314,7 +320,7 @@ def test_a_damaged_property_is_a_value_error(text: str) -> None:
         parse_declared(text)
 
 
-@settings(parent=_relaxed, max_examples=200)
+@settings(parent=_relaxed, max_examples=at_most(200))
 @given(st.binary(max_size=12), st.integers(0, 400))
 def test_a_property_with_changed_bytes_is_read_or_a_value_error(noise: bytes, place: int) -> None:
     schema = pa.schema([("a", pa.list_(pa.uuid())), ("b", pa.timestamp("us", "UTC")), ("c", pa.json_())])

@@ -53,6 +53,7 @@ def test_the_addresses_are_those_of_okta(issuer: DevIssuer) -> None:
     assert issuer.page == f"https://localhost:{issuer.port}/"
 
 
+@pytest.mark.slow
 def test_another_process_mints_tokens_that_the_keys_verify(
     issuer: DevIssuer, issuer_folder: Path, certificates: DevCertificates
 ) -> None:

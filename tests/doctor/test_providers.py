@@ -82,13 +82,20 @@ def test_a_discovery_that_fails(documents: dict[str, Any], what: str, says: str)
     assert "OIDC_" in str(finding.fix)
 
 
-@pytest.mark.parametrize("body", [b"<html>", b"[]", {"keys": []}, {"keys": [1, {"kid": 7}]}, {}])
+@pytest.mark.parametrize("body", [b"<html>", b"[]", {"keys": [1, {"kid": 7}]}, {}])
 def test_an_answer_without_keys(body: Any) -> None:
     keys, clock = found(OKTA, Provided({KEYS_URL: body}))
     assert keys.level is Level.FAIL
     assert "RFC 7517" in keys.detail
     assert "OKTA_" in str(keys.fix)
     assert clock.level is Level.OK
+
+
+def test_a_set_without_keys() -> None:
+    told, keys, _ = found(OKTA, Provided({KEYS_URL: {"keys": []}}))
+    assert (told.level, keys.level) == (Level.WARN, Level.FAIL)
+    assert "publishes no key" in told.detail
+    assert "0 keys" in keys.detail
 
 
 @pytest.mark.parametrize(

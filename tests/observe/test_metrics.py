@@ -168,6 +168,7 @@ def test_a_client_that_says_nothing_does_not_hold_up_others(server: MetricsServe
         assert ask(server.port)[0] == 200
 
 
+@pytest.mark.slow  # waits for a timeout of the server
 def test_idle_connections_do_not_use_up_threads(server: MetricsServer) -> None:
     with contextlib.ExitStack() as idle:
         for _ in range(MAX_CLIENTS):

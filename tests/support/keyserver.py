@@ -66,6 +66,8 @@ class KeyServer:
 
     def _handler(outer) -> type[http.server.BaseHTTPRequestHandler]:
         class Handler(http.server.BaseHTTPRequestHandler):
+            disable_nagle_algorithm = True
+
             def log_message(self, format: str, *args: object) -> None:
                 pass
 

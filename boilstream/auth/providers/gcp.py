@@ -91,8 +91,8 @@ def provider(
             )
         if not email.lower().endswith(f"@{_service_account_domain(project_id)}"):
             raise InvalidToken(
-                f"Invalid claim: email is {shown(email)}, not a service account that was created in the project "
-                f"of GCP_PROJECT_ID, {shown(project_id)}",
+                f"Invalid claim: email is at {shown(email.rpartition('@')[2])}, not a service account "
+                f"that was created in the project of GCP_PROJECT_ID, {shown(project_id)}",
                 "use one of that project (not a default account of Compute Engine or App Engine), or check "
                 "GCP_PROJECT_ID",
             )

@@ -84,18 +84,18 @@ def provider(
                 "Invalid token type: a security event token (RFC 8417), such as a logout token",
                 "send the access token",
             )
+        if audience not in found or (mark is not None and found != (audience,)):
+            raise InvalidToken(
+                f"Invalid audience: token has {shown(found)}, OIDC_AUDIENCE is {shown(audience)}",
+                "let the provider put that audience into the token (Keycloak: an audience mapper), or correct "
+                "OIDC_AUDIENCE",
+            )
         if mark is None and not allow_id_tokens and not _is_access_token(claims, scopes_claim):
             raise InvalidToken(
                 "Invalid token type: it may be an ID token, as nothing tells that it is an access token: no client_id, "
                 "scope or scp, and no typ Bearer",
                 "send the access token, and let the provider put one of these claims into it; "
                 "or set OIDC_ALLOW_ID_TOKENS=true",
-            )
-        if audience not in found or (mark is not None and found != (audience,)):
-            raise InvalidToken(
-                f"Invalid audience: token has {shown(found)}, OIDC_AUDIENCE is {shown(audience)}",
-                "let the provider put that audience into the token (Keycloak: an audience mapper), or correct "
-                "OIDC_AUDIENCE",
             )
 
     def to_identity(claims: Claims) -> Identity:

@@ -69,17 +69,17 @@ def provider(
                 f"Invalid token type: an ID token for {shown(found)}, OKTA_CLIENT_ID is {client_id or 'not set'}",
                 "send the access token, or set OKTA_CLIENT_ID to accept ID tokens of that client",
             )
-        if "cid" not in claims and "scp" not in claims:
-            # An ID token without marks, whose client is registered under the API's own name.
-            raise InvalidToken(
-                "Invalid token type: access tokens have the claims cid and scp, this one has neither",
-                "send the access token",
-            )
         if audience not in found:
             raise InvalidToken(
                 f"Invalid audience: token has {shown(found)}, OKTA_AUDIENCE is {audience!r}",
                 f"set OKTA_AUDIENCE to the audience of the authorization server {auth_server_id}, "
                 "or OKTA_AUTH_SERVER_ID to the server that issues for it",
+            )
+        if "cid" not in claims and "scp" not in claims:
+            # An ID token without marks, whose client is registered under the API's own name.
+            raise InvalidToken(
+                "Invalid token type: access tokens have the claims cid and scp, this one has neither",
+                "send the access token",
             )
 
     def check_org(claims: Claims) -> None:

@@ -275,7 +275,7 @@ def test_any_claims_are_accepted_by_rule_or_refused_in_form(name: str, data: st.
 
 @pytest.mark.parametrize("name", sorted(BUILDERS))
 @given(claims=st.dictionaries(st.sampled_from(CLAIM_NAMES), JSON, max_size=8))
-@settings(max_examples=100, deadline=None)
+@settings(deadline=None)
 def test_wild_claims_are_accepted_by_rule_or_refused_in_form(name: str, claims: dict[str, Any]) -> None:
     for trusted in PROVIDERS[name].issuers:
         if outcome(trusted.check_audience, claims):

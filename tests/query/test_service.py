@@ -1,0 +1,166 @@
+"""Reading for a caller: permissions and the end of tokens, over a store in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from boilstream.auth.authorizer import Authorizer
+from boilstream.auth.errors import Denied, TokenExpired
+from boilstream.auth.expiry import ExpiryRule
+from boilstream.auth.identity import Identity
+from boilstream.auth.rules import Action, Rule, Rules, TopicGlob
+from boilstream.catalog.names import topic_name
+from boilstream.catalog.topics import draft
+from boilstream.catalog.types import TopicSchema
+from boilstream.errors import Internal, NotFound
+from boilstream.query.service import Queries
+from tests.ingest.test_engine import SCHEMA, World, rows
+from tests.support.tokens import NOW, FakeClock
+
+NAME = topic_name("s3", "t")
+RULES = Rules(
+    read_only_groups=frozenset({"Readers"}),
+    file_rules=(Rule((TopicGlob("s3", "open_*"),), frozenset({Action.READ}), groups=frozenset({"Guests"})),),
+)
+STRANGER = Identity("okta", "00u9")
+GUEST = Identity("okta", "00u8", groups=frozenset({"Guests"}))
+
+
+def reader(expires_at: float = NOW + 60) -> Identity:
+    return Identity("okta", "00u1", groups=frozenset({"Readers"}), expires_at=expires_at)
+
+
+class Reading:
+    """Queries over a world, with a clock."""
+
+    def __init__(self, folder: Path) -> None:
+        self.world = World(folder)
+        self.clock = FakeClock()
+        self.queries = Queries(
+            self.world.catalog,
+            self.world.index,
+            self.world.store,
+            Authorizer(RULES),
+            ExpiryRule(10, self.clock),
+        )
+
+    def fill(self, name: str = "t", *values: int) -> None:
+        """Each value in a file, and so a batch, of its own."""
+        topic = self.world.topic(name)
+        for value in values:
+            self.world.append(topic, rows(value))
+
+    def read(self, identity: Identity, **options: object) -> Iterator[pa.RecordBatch]:
+        schema, batches = self.queries.read(identity, NAME, **options)  # type: ignore[arg-type]
+        assert schema.equals(SCHEMA)
+        return batches
+
+
+@pytest.fixture
+def reading(tmp_path: Path) -> Iterator[Reading]:
+    reading = Reading(tmp_path)
+    yield reading
+    reading.world.engine.close(5)
+
+
+def values(batches: Iterator[pa.RecordBatch]) -> list[int]:
+    return [value for batch in batches for value in batch.column("n").to_pylist()]
+
+
+def test_rows_totals_and_plan_for_those_who_may_read(reading: Reading) -> None:
+    reading.fill("t", 1, 2, 3)
+    assert values(reading.read(reader())) == [1, 2, 3]
+    assert reading.queries.topic(reader(), NAME).totals.rows == 3
+    plan = reading.queries.plan(reader(), NAME)
+    assert sum(file.rows for part in plan.parts for file in part) == 3
+
+
+@pytest.mark.parametrize("name", ["t", "missing"])
+def test_others_learn_nothing_not_even_what_exists(reading: Reading, name: str) -> None:
+    reading.fill("t", 1)
+    topic = topic_name("s3", name)
+    for query in (reading.queries.read, reading.queries.topic, reading.queries.plan):
+        for identity in (STRANGER, GUEST):
+            with pytest.raises(Denied, match=f"needs read on s3.{name}: "):
+                query(identity, topic)
+
+
+def test_a_listing_shows_each_caller_what_it_may_read(reading: Reading) -> None:
+    reading.fill("t", 1)
+    reading.fill("open_1", 1, 2)
+
+    def listed(identity: Identity) -> list[tuple[str, int]]:
+        return [(s.topic.name.table, s.totals.rows) for s in reading.queries.topics(identity)]
+
+    assert listed(reader()) == [("open_1", 2), ("t", 1)]
+    assert listed(GUEST) == [("open_1", 2)]
+    assert listed(STRANGER) == []
+
+
+def test_rows_end_with_the_token_after_the_batch_that_is_on_its_way(reading: Reading) -> None:
+    reading.fill("t", 1, 2, 3)
+    batches = reading.read(reader())
+    assert next(batches).column("n").to_pylist() == [1]
+    reading.clock.advance(69.9)  # the token ended 9.9 s ago, within the leeway
+    assert next(batches).column("n").to_pylist() == [2]
+    reading.clock.advance(0.1)
+    with pytest.raises(TokenExpired) as caught:
+        next(batches)
+    assert caught.value.details == {}
+    with pytest.raises(StopIteration):
+        next(batches)
+
+
+def test_a_read_that_was_complete_before_the_token_ended_is_complete(reading: Reading) -> None:
+    reading.fill("t", 1)
+    batches = reading.read(reader())
+    next(batches)
+    reading.clock.advance(1000)
+    with pytest.raises(StopIteration):
+        next(batches)
+
+
+def test_rows_that_nobody_takes_before_the_token_ends_are_not_given(reading: Reading) -> None:
+    reading.fill("t", 1)
+    batches = reading.read(reader())
+    reading.clock.advance(1000)
+    with pytest.raises(TokenExpired):
+        next(batches)
+
+
+def test_rules_hold_for_tickets_too(reading: Reading) -> None:
+    reading.fill("t", 1)
+    plan = reading.queries.plan(reader(), NAME)
+    names = tuple(file.key.rpartition("/")[2] for part in plan.parts for file in part)
+    assert values(reading.read(reader(), topic_id=plan.topic.id, files=names)) == [1]
+    with pytest.raises(Denied):
+        reading.read(STRANGER, topic_id=plan.topic.id, files=names)
+    with pytest.raises(NotFound, match="has no file"):
+        reading.read(reader(), files=("../other.parquet",))
+    with pytest.raises(NotFound, match="dropped and made anew"):
+        reading.read(reader(), topic_id="another")
+
+
+def test_a_file_that_is_gone_is_a_drop_or_a_defect(
+    reading: Reading, caplog: pytest.LogCaptureFixture
+) -> None:
+    reading.fill("t", 1)
+    topic = reading.world.catalog.get(NAME)
+    batches, later = reading.read(reader()), reading.read(reader())
+    reading.world.store.objects.clear()
+    with pytest.raises(Internal, match="missing in the object store"):
+        next(batches)
+    assert "a data file that the commit log names is missing" in caplog.text
+    reading.world.log_writer.commit((), dropped=(topic.id,), deadline=float("inf"))
+    with pytest.raises(NotFound, match="was dropped while it was read"):
+        next(later)
+
+
+def test_a_topic_without_rows_has_a_schema_and_no_batches(reading: Reading) -> None:
+    reading.world.catalog.create(draft(NAME, TopicSchema.declare(SCHEMA)))
+    reading.clock.advance(1000)
+    assert values(reading.read(reader())) == []
