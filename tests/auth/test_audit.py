@@ -14,7 +14,7 @@ from boilstream.auth.errors import Denied, InvalidToken, KeysUnavailable, TokenE
 from boilstream.auth.identity import Caller, Identity
 from boilstream.auth.rules import Rules
 from boilstream.catalog.names import topic_name
-from boilstream.errors import BoilStreamError, NotFound, PermissionDenied, Unauthenticated
+from boilstream.errors import BoilStreamError, Internal, NotFound, PermissionDenied, Unauthenticated
 from boilstream.observe.audit import AuditLog
 from boilstream.observe.metrics import Metrics
 
@@ -161,7 +161,29 @@ def test_a_denial_without_a_decision_is_told_by_its_message(audited: Audited) ->
     assert (line["decision"], line["action"], line["reason"]) == ("denied", None, "not yours")
 
 
-@pytest.mark.parametrize("error", [NotFound("no topic"), KeysUnavailable("provider down")])
+@pytest.mark.parametrize("error", [KeysUnavailable("provider down"), Internal("a defect")])
+def test_what_keeps_everybody_out_is_told_too(audited: Audited, error: BoilStreamError) -> None:
+    audited.auditor.refused(error, call="DoGet", error_id="e7", peer="ipv4:192.0.2.7:1")
+    (line,) = audited.lines()
+    assert (line["decision"], line["reason"]) == ("unauthenticated", error.message)
+    assert line["subject"] is None
+
+
+def test_a_change_whose_outcome_is_not_known_says_so(audited: Audited) -> None:
+    audited.auditor.allowed(CALLER, decision(), note="the outcome is not known")
+    (line,) = audited.lines()
+    assert line["reason"] == "group Readers; the outcome is not known"
+    assert line["rows"] is line["commit"] is None
+
+
+def test_a_topic_is_named_so_that_it_is_one(audited: Audited) -> None:
+    for schema, table in (("a.b", "c"), ("a", "b.c")):
+        decided = RULES.decide(CALLER.identity, Action.READ, topic_name(schema, table))
+        audited.auditor.allowed(CALLER, decided)
+    assert [line["topic"] for line in audited.lines()] == ['["a.b", "c"]', "a.b.c"]
+
+
+@pytest.mark.parametrize("error", [NotFound("no topic"), KeysUnavailable("provider down"), Internal("x")])
 def test_other_errors_are_no_refusals(audited: Audited, error: BoilStreamError) -> None:
     audited.auditor.refused(error, call="DoGet", error_id="e5", caller=CALLER)
     assert audited.lines() == []

@@ -119,11 +119,13 @@ def test_it_gets_the_body(server: KeyServer) -> None:
 
 
 @pytest.mark.parametrize("mode", ["slow_body", "slow_head", "hang"])
+@pytest.mark.slow
 def test_a_slow_server_is_cut_off(server: KeyServer, mode: Mode) -> None:
     server.mode = mode
     assert failure(server, timeout_seconds=0.3) == "no complete answer within 0.3 s"
 
 
+@pytest.mark.slow
 def test_a_server_that_never_finishes_the_handshake_is_cut_off(server: KeyServer) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"https://localhost:{silent.getsockname()[1]}/keys"
@@ -206,6 +208,7 @@ def test_nothing_may_be_endless(tmp_path: Path, answer: bytes, more: bytes, prob
         assert problem in raw_failure(server)
 
 
+@pytest.mark.slow
 def test_endless_interim_answers_are_cut_off(tmp_path: Path) -> None:
     with RawServer(tmp_path, b"", more=b"HTTP/1.1 103 Early Hints\r\n\r\n") as server:
         assert raw_failure(server, timeout_seconds=0.3) == "no complete answer within 0.3 s"

@@ -101,6 +101,7 @@ def test_addresses_that_try_to_leave_the_store_are_refused(io: StoreFileIO, wher
         stream.write(b"x")
 
 
+@pytest.mark.slow
 def test_passing_failures_are_repeated(io: StoreFileIO, store: MemoryStore) -> None:
     store.before = failing(3)
     write(io, b"metadata")

@@ -405,6 +405,7 @@ def test_a_lost_answer_of_the_store_does_not_spoil_a_create(world: World) -> Non
     assert world.open().get(topic.name).id == topic.id
 
 
+@pytest.mark.slow
 def test_a_topic_that_could_not_be_stored_does_not_exist(
     world: World,
 ) -> None:

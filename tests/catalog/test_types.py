@@ -25,8 +25,9 @@ from tests.catalog.arrow_data import LEAVES, arrays, fields
 
 
 def at_most(examples: int) -> int:
-    """So many examples, or those of the quick run."""
-    return min(examples, settings.default.max_examples) if settings.default.max_examples < 100 else examples
+    """So many examples, in the quick run those of its profile."""
+    profile = settings.get_profile(settings.get_current_profile_name())
+    return min(examples, profile.max_examples) if profile.max_examples < 100 else examples
 
 
 _relaxed = settings(deadline=None, suppress_health_check=list(HealthCheck))

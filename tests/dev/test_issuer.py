@@ -78,6 +78,7 @@ def test_secrets_are_readable_by_their_owner_only(issuer: DevIssuer, issuer_fold
     assert modes == {"signing-key.pem": 0o600, "client-secret": 0o600, "issuer.json": 0o644}
 
 
+@pytest.mark.slow
 def test_a_restart_keeps_key_secret_and_tokens(
     own_issuer: DevIssuer, certificates: DevCertificates, tmp_path: Path
 ) -> None:
@@ -96,6 +97,7 @@ def test_a_restart_keeps_key_secret_and_tokens(
         again.stop()
 
 
+@pytest.mark.slow
 def test_the_same_object_starts_again(
     own_issuer: DevIssuer, certificates: DevCertificates, tmp_path: Path
 ) -> None:

@@ -100,6 +100,7 @@ def test_nobody_listens() -> None:
         probe(settings(port))
 
 
+@pytest.mark.slow
 def test_somebody_listens_and_says_nothing(silent: int) -> None:
     with pytest.raises(Unavailable):
         probe(settings(silent), timeout=0.3)
@@ -146,6 +147,7 @@ def test_a_server_that_wants_client_certificates_is_healthy(
     probe(settings(port, certificates, tls_client_ca_path=certificates.ca_cert))
 
 
+@pytest.mark.slow
 def test_client_certificates_and_somebody_who_says_nothing(
     silent: int, certificates: DevCertificates
 ) -> None:

@@ -277,6 +277,7 @@ def test_an_open_append_is_given_up_after_the_grace(world: World) -> None:
     assert world.rows(topic) == []
 
 
+@pytest.mark.slow
 def test_a_stop_is_over_in_time_while_the_store_is_away(tmp_path: Path) -> None:
     world = World(tmp_path, ack_timeout=60)
     topic = world.topic()

@@ -40,11 +40,12 @@ class Reading:
     def __init__(self, folder: Path) -> None:
         self.world = World(folder)
         self.clock = FakeClock()
+        self.authorizer = Authorizer(RULES)
         self.queries = Queries(
             self.world.catalog,
             self.world.index,
             self.world.store,
-            Authorizer(RULES),
+            self.authorizer,
             ExpiryRule(10, self.clock),
         )
 
@@ -129,6 +130,17 @@ def test_rows_that_nobody_takes_before_the_token_ends_are_not_given(reading: Rea
     batches = reading.read(reader())
     reading.clock.advance(1000)
     with pytest.raises(TokenExpired):
+        next(batches)
+
+
+def test_rows_end_when_the_right_is_taken_away(reading: Reading) -> None:
+    reading.fill("t", 1, 2, 3)
+    batches = reading.read(reader())
+    assert next(batches).column("n").to_pylist() == [1]
+    reading.authorizer.replace(Rules(write_groups=frozenset({"Readers"})))
+    assert next(batches).column("n").to_pylist() == [2]  # a greater right brings the lesser along
+    reading.authorizer.replace(Rules(read_only_groups=frozenset({"Others"})))
+    with pytest.raises(Denied, match=r"needs read on s3\.t: "):
         next(batches)
 
 
