@@ -141,8 +141,8 @@ class SessionIssuer:
         `groups` (for roles too) and `scopes` are the names that any rule mentions: the others change no
         decision and make a token long. Each call makes another token.
 
-        Raises InvalidArgument when `identity` is a session's, when it has ended, and when the token would
-        have more than MAX_SESSION_CHARACTERS.
+        Raises InvalidToken when `identity` has ended, and InvalidArgument when it is a session's and when the
+        token would have more than MAX_SESSION_CHARACTERS.
         """
         if identity.session:
             raise InvalidArgument(
@@ -151,7 +151,7 @@ class SessionIssuer:
         now = self._clock()
         expires_at = int(min(now + self._max_seconds, identity.expires_at))
         if expires_at <= now:
-            raise InvalidArgument("the token has ended: get a new one from your identity provider")
+            raise InvalidToken("Expired: the token has ended, though within the leeway", "get a new one")
         named = {
             "groups": sorted(identity.groups & groups),
             "roles": sorted(identity.roles & groups),

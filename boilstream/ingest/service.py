@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pyarrow as pa
 
@@ -64,7 +65,8 @@ class Ingestion:
         decision = self._authorizer.require(caller.identity, Action.WRITE, name)
         if self._catalog.find(name) is not None:
             raise AlreadyExists(f"topic {name} exists already")
-        topic = self._catalog.create(draft(name, TopicSchema.declare(schema)))
+        with _noted_if_unsure(self._auditor, caller, decision):
+            topic = self._catalog.create(draft(name, TopicSchema.declare(schema)))
         self._auditor.allowed(caller, decision)
         return topic
 
@@ -76,7 +78,8 @@ class Ingestion:
         """
         decision = self._authorizer.require(caller.identity, Action.ADMIN, name)
         topic = self._catalog.get(name)
-        self._log_writer.commit((), dropped=(topic.id,), deadline=time.monotonic() + self._ack_timeout)
+        with _noted_if_unsure(self._auditor, caller, decision):
+            self._log_writer.commit((), dropped=(topic.id,), deadline=time.monotonic() + self._ack_timeout)
         self._auditor.allowed(caller, decision)
         self._catalog.drop(topic)
 
@@ -84,6 +87,16 @@ class Ingestion:
         """Commit all complete appends without waiting for the flush interval."""
         self._authorizer.require(caller.identity, Action.WRITE, None)
         self._engine.committer.flush(self._ack_timeout)
+
+
+@contextmanager
+def _noted_if_unsure(auditor: Auditor, caller: Caller, decision: Decision) -> Iterator[None]:
+    """Around a change: it may have been made although the store failed, so the audit log tells of it."""
+    try:
+        yield
+    except (TimedOut, Unavailable) as error:
+        auditor.allowed(caller, decision, note=f"the outcome is not known: {error.message}")
+        raise
 
 
 class CallersAppend:
@@ -119,11 +132,8 @@ class CallersAppend:
         decision = self._authorizer.require(
             self._caller.identity, self._decision.action, self._decision.topic
         )
-        try:
+        with _noted_if_unsure(self._auditor, self._caller, decision):
             receipt = self._append.finish(is_abandoned)
-        except (TimedOut, Unavailable) as error:
-            self._auditor.allowed(self._caller, decision, note=f"the outcome is not known: {error.message}")
-            raise
         self._auditor.allowed(self._caller, decision, rows=receipt.rows, commit=receipt.commit_id)
         return receipt
 

@@ -23,8 +23,10 @@ from hypothesis import strategies as st
 from boilstream.auth import jws
 from boilstream.auth.errors import InvalidToken
 from boilstream.auth.identity import Identity
+from boilstream.auth.manager import build_manager
 from boilstream.auth.session import MAX_SESSION_CHARACTERS, TOKEN_TYPE, URN, Session, SessionIssuer
 from boilstream.errors import ConfigurationError, InvalidArgument
+from boilstream.settings import Settings
 from tests.support.tokens import NOW, FakeClock, b64, golden, raw_token, rsa_key, token
 
 KEY = Ed25519PrivateKey.generate()
@@ -189,8 +191,55 @@ def test_issue_time_and_end_are_whole_seconds() -> None:
 
 @pytest.mark.parametrize("ended", [NOW - 10.0, float(NOW), NOW + 0.5])
 def test_a_token_that_has_ended_gives_no_session(ended: float) -> None:
-    with pytest.raises(InvalidArgument, match="has ended: get a new one"):
+    with pytest.raises(InvalidToken) as caught:
         made().issue(replace(IDENTITY, expires_at=ended), NONE, NONE)
+    assert caught.value.reason.startswith("Expired: ")
+
+
+def test_a_session_holds_only_under_the_settings_that_made_it() -> None:
+    issuers = [
+        SessionIssuer(KEY, max_seconds=60, policy=policy, clock=FakeClock()) for policy in ("", "a", "b")
+    ]
+    for issuer in issuers:
+        session = issuer.issue(IDENTITY, NAMED_GROUPS, NAMED_SCOPES)
+        assert restored(session, issuer).principal == IDENTITY.principal
+        for other in issuers:
+            if other is not issuer:
+                with pytest.raises(InvalidToken) as caught:
+                    restored(session, other)
+                assert "other settings" in caught.value.reason
+
+
+def test_what_decides_about_callers_is_part_of_the_settings_that_count(tmp_path: Path) -> None:
+    """Tenants, audiences, listed groups and the longest life; not what may differ from node to node."""
+    path = tmp_path / "session.key"
+    path.write_bytes(KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    path.chmod(0o600)
+    base: dict[str, Any] = {
+        "auth_providers": ("okta",),
+        "okta_org_domain": "company.okta.com",
+        "okta_audience": "api://boilstream",
+        "session_key_path": path,
+    }
+
+    def audience(**changes: Any) -> Any:
+        manager = build_manager(Settings(**(base | changes)))
+        assert manager is not None
+        assert manager.sessions is not None
+        session = manager.sessions.issue(replace(IDENTITY, expires_at=float("inf")), NONE, NONE)
+        return claims_of(session, manager.sessions)["aud"]
+
+    copy = tmp_path / "copy.key"
+    copy.write_bytes(path.read_bytes())
+    copy.chmod(0o600)
+    assert audience() == audience(session_key_path=copy, data_dir=tmp_path, log_level="debug")
+    changed = [
+        audience(okta_audience="api://other"),
+        audience(okta_auth_server_id="other"),
+        audience(read_only_groups=("Interns",)),
+        audience(session_seconds=60),
+    ]
+    assert len({audience(), *changed}) == 5
 
 
 def test_a_session_cannot_be_exchanged_for_a_longer_one() -> None:
