@@ -8,7 +8,7 @@ import logging
 import re
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -42,12 +42,18 @@ def ask(port: int, path: str = "/metrics", method: str = "GET") -> tuple[int, st
         return response.status, response.read().decode()
 
 
-def threads_end() -> None:
-    """Wait for the threads of all connections so far."""
-    for thread in threading.enumerate():
-        if "process_request_thread" in thread.name:
-            thread.join(30)
-            assert not thread.is_alive()
+@pytest.fixture
+def threads_end() -> Callable[[], None]:
+    """Waits for the threads of all connections of this test; other tests' servers have some of their own."""
+    before = set(threading.enumerate())
+
+    def wait() -> None:
+        for thread in set(threading.enumerate()) - before:
+            if "process_request_thread" in thread.name:
+                thread.join(30)
+                assert not thread.is_alive()
+
+    return wait
 
 
 def value(metrics: Metrics, name: str, **labels: str) -> float | None:
@@ -169,7 +175,9 @@ def test_a_client_that_says_nothing_does_not_hold_up_others(server: MetricsServe
 
 
 @pytest.mark.slow  # waits for a timeout of the server
-def test_idle_connections_do_not_use_up_threads(server: MetricsServer) -> None:
+def test_idle_connections_do_not_use_up_threads(
+    server: MetricsServer, threads_end: Callable[[], None]
+) -> None:
     with contextlib.ExitStack() as idle:
         for _ in range(MAX_CLIENTS):
             idle.enter_context(socket.create_connection(("127.0.0.1", server.port)))
@@ -181,7 +189,10 @@ def test_idle_connections_do_not_use_up_threads(server: MetricsServer) -> None:
 
 
 def test_clients_that_break_off_leave_no_traceback(
-    server: MetricsServer, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+    server: MetricsServer,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    threads_end: Callable[[], None],
 ) -> None:
     for request in (b"", b"GET /metrics HTTP/1.1\r\n", b"\x00\xff\r\n\r\n", b"GET /metrics HTTP/1.1\r\n\r\n"):
         with socket.create_connection(("127.0.0.1", server.port)) as client:
@@ -198,6 +209,7 @@ def test_a_defect_is_logged_without_its_details(
     server: MetricsServer,
     capfd: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
+    threads_end: Callable[[], None],
 ) -> None:
     def broken() -> KeySetState:
         raise ValueError("details")
