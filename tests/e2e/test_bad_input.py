@@ -46,7 +46,7 @@ def _nothing_changes(client: Client, server: ServerProcess, topic: list[str]) ->
         (["..", "x"], "dots alone"),
         (["s3", "."], "dots alone"),
         (["s3", "a\x07b"], "control character"),
-        (["s3", "n" * 300], "300 bytes"),
+        (["s3", "n" * 300], "300 characters"),
         (["a", "b", "c", "d"], "this path has 4"),
     ],
 )
