@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from boilstream.auth import checks, jws, providers
 from boilstream.auth.checks import Candidate, KeySource
@@ -295,10 +295,12 @@ class _VerifiedTokens:
 
 def _policy(settings: Settings) -> str:
     """A digest of all that decides who gets a session and what is left out of it."""
-    fields = [*IdentitySettings.model_fields, *AuthorizationSettings.model_fields]
-    # Paths differ from node to node; the rules file, whose content may change, only adds rights to names.
+    fields = IdentitySettings.model_fields | AuthorizationSettings.model_fields
+    # Paths, set or not, differ from node to node; the rules file, whose content may change, only adds rights to names.
     relevant = {
-        name: getattr(settings, name) for name in fields if not isinstance(getattr(settings, name), Path)
+        name: getattr(settings, name)
+        for name, field in fields.items()
+        if Path not in get_args(field.annotation)
     }
     return hashlib.sha256(repr(sorted(relevant.items())).encode()).hexdigest()[:16]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
@@ -233,6 +234,9 @@ def test_what_decides_about_callers_is_part_of_the_settings_that_count(tmp_path:
     copy.write_bytes(path.read_bytes())
     copy.chmod(0o600)
     assert audience() == audience(session_key_path=copy, data_dir=tmp_path, log_level="debug")
+    authority = tmp_path / "ca.crt"
+    trustme.CA().cert_pem.write_to_path(authority)
+    assert audience() == audience(auth_ca_file=authority), "one node may need it, another not"
     changed = [
         audience(okta_audience="api://other"),
         audience(okta_auth_server_id="other"),
