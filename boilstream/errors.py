@@ -9,6 +9,7 @@ them (`boilstream.flight.errors`) and know nothing else.
     |-- NotFound              no such topic, ticket or object
     |-- AlreadyExists         the name is taken
     |-- InvalidArgument       the request or its data is wrong; repeating it cannot help
+    |   `-- ConstraintViolated  a row breaks NOT NULL or a CHECK of its topic
     |-- ResourceExhausted     a limit of this server (retryable)
     |-- Unavailable           store, key server or this server is not ready (retryable)
     |-- TimedOut              the outcome is not known in time (retryable)
@@ -70,6 +71,10 @@ class InvalidArgument(BoilStreamError):
     """The request or its data is wrong; the message names column and row where it can."""
 
     code = "INVALID_ARGUMENT"
+
+
+class ConstraintViolated(InvalidArgument):
+    """A row breaks NOT NULL or a CHECK of its topic; the message names the constraint and the row."""
 
 
 class ResourceExhausted(BoilStreamError):
