@@ -14,16 +14,17 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from boilstream.catalog import leaves
+from boilstream.catalog import leaves, meanings, unions
+from boilstream.catalog.arrays import list_values, struct_children, validity, without_nulls
 from boilstream.catalog.declared import children
-from boilstream.catalog.leaves import Step, Unfit, validity
+from boilstream.catalog.leaves import Step, Unfit
 from boilstream.catalog.typemap import (
     Refused,
-    extends_views,
     has_children,
     is_list,
     is_list_view,
     join,
+    require_sparse,
     show_type,
 )
 
@@ -43,33 +44,54 @@ class _Lists:
 
 
 def encoder(
-    sent: pa.DataType, declared: pa.DataType, stored: pa.DataType, path: str, report: Report
+    sent: pa.DataType,
+    declared: pa.DataType,
+    stored: pa.DataType,
+    path: str,
+    report: Report,
+    *,
+    required: bool = False,
 ) -> Step | None:
-    """The step from an array of type `sent` to the stored form of a declared type."""
+    """The step from an array of type `sent` to the stored form of a declared type.
+
+    `required` tells that its place does not allow nulls. The caller refuses them in the result; only
+    unions look different then.
+    """
     try:
         if pa.types.is_null(sent):
             return absent(stored, path)
         if pa.types.is_struct(sent) and pa.types.is_struct(declared):
             return _struct_encoder(sent, declared, stored, path, report)
-        if (is_list(sent) or pa.types.is_map(sent)) and extends_views(sent):
-            raise Refused(
-                path, f"{show_type(sent)} is not supported; send strings or binaries that are no views"
-            )
+        if pa.types.is_union(sent) and pa.types.is_union(declared):
+            return _union_encoder(sent, declared, stored, path, report, required=required)
         if pa.types.is_map(sent) and pa.types.is_map(declared):
             key = encoder(sent.key_type, declared.key_type, stored.key_type, join(path, "key"), report)
-            item = encoder(sent.item_type, declared.item_type, stored.item_type, join(path, "value"), report)
+            item = encoder(
+                sent.item_type,
+                declared.item_type,
+                stored.item_type,
+                join(path, "value"),
+                report,
+                required=not declared.item_field.nullable,
+            )
             return _list_step(stored, _struct_step(_entries(stored), [(0, key), (1, item)], path), path)
         if is_list(sent) and is_list(declared):
             size = declared.list_size if pa.types.is_fixed_size_list(declared) else None
             if pa.types.is_fixed_size_list(sent) and sent.list_size != (size or max(1, sent.list_size)):
                 raise _mismatch(sent, declared, path)
             value = encoder(
-                sent.value_type, declared.value_type, stored.value_type, join(path, "element"), report
+                sent.value_type,
+                declared.value_type,
+                stored.value_type,
+                join(path, "element"),
+                report,
+                required=not declared.value_field.nullable,
             )
             return _list_step(stored, value, path, exact=None if pa.types.is_fixed_size_list(sent) else size)
         if has_children(sent) or has_children(declared):
             raise _mismatch(sent, declared, path)
-        return leaves.encode(sent, declared, path)
+        translate, meant = meanings.translation(sent, declared, path)
+        return leaves.chain(translate, leaves.encode(meant, declared, path), meanings.check(declared, path))
     except Refused as problem:
         report(problem)
         return None
@@ -83,6 +105,12 @@ def decoder(stored: pa.DataType, declared: pa.DataType, path: str) -> Step | Non
             for index, field in enumerate(declared.fields)
         ]
         return _struct_step(declared, steps, path)
+    if pa.types.is_union(declared):
+        members = [
+            decoder(stored.field(index + 1).type, field.type, join(path, field.name))
+            for index, field in enumerate(declared)
+        ]
+        return unions.decoder(declared, members, path)
     if pa.types.is_map(declared):
         key = decoder(stored.key_type, declared.key_type, join(path, "key"))
         item = decoder(stored.item_type, declared.item_type, join(path, "value"))
@@ -150,8 +178,32 @@ def _struct_encoder(
         if position < 0:
             steps.append((-1, absent(kind, inner)))
         else:
-            steps.append((position, encoder(sent.field(position).type, field.type, kind, inner, report)))
+            kinds = sent.field(position).type, field.type, kind
+            steps.append((position, encoder(*kinds, inner, report, required=not field.nullable)))
     return _struct_step(stored, steps, path)
+
+
+def _union_encoder(
+    sent: pa.DataType,
+    declared: pa.DataType,
+    stored: pa.DataType,
+    path: str,
+    report: Report,
+    *,
+    required: bool,
+) -> Step:
+    require_sparse(sent, path)
+    steps: list[tuple[int, Step | None]] = []
+    for index, (position, field) in enumerate(
+        zip(match_children(declared, sent, path, report), declared, strict=True)
+    ):
+        inner, kind = join(path, field.name), stored.field(index + 1).type
+        if position < 0:
+            steps.append((-1, absent(kind, inner)))
+        else:
+            kinds = sent.field(position).type, field.type, kind
+            steps.append((position, encoder(*kinds, inner, report, required=required)))
+    return unions.encoder(sent, stored, steps, required=required)
 
 
 def _mismatch(sent: pa.DataType, declared: pa.DataType, path: str) -> Refused:
@@ -173,8 +225,8 @@ def _struct_step(target: pa.DataType, steps: list[tuple[int, Step | None]], path
     touched = any(step is not None for _, step in steps) or not all(field.nullable for field in fields)
 
     def step(array: Any) -> Any:
-        # What lies under a null struct is no value: flatten() makes it null before it is converted.
-        flat = array.flatten() if touched and array.null_count else None
+        # What lies under a null struct is no value: it becomes null before it is converted.
+        flat = struct_children(array) if touched and array.null_count else None
         parts = []
         for field, (position, convert) in zip(fields, steps, strict=True):
             part = array if position < 0 else array.field(position) if flat is None else flat[position]
@@ -183,7 +235,7 @@ def _struct_step(target: pa.DataType, steps: list[tuple[int, Step | None]], path
             if part.null_count and not field.nullable:
                 if _any_null_below(array, part):
                     raise _null(join(path, field.name))
-                part = _without_nulls(part)
+                part = without_nulls(part)
             parts.append(part)
         return pa.Array.from_buffers(target, len(array), [validity(array)], array.null_count, children=parts)
 
@@ -197,19 +249,6 @@ def _any_null_below(array: Any, part: Any) -> bool:
 
 def _null(path: str) -> Unfit:
     return Unfit(path, "null in a column that does not allow nulls")
-
-
-def _without_nulls(array: Any) -> Any:
-    """The same array with all values valid; those that were null are arbitrary."""
-    kind = array.type
-    if isinstance(kind, pa.BaseExtensionType):
-        return pa.ExtensionArray.from_storage(kind, _without_nulls(array.storage))
-    if pa.types.is_struct(kind):
-        parts = [array.field(index) for index in range(kind.num_fields)]
-        return pa.Array.from_buffers(kind, len(array), [None], 0, children=parts)
-    parts = [array.values] if has_children(kind) else []
-    own = array.buffers()[: kind.num_buffers] if parts else array.buffers()
-    return pa.Array.from_buffers(kind, len(array), [None, *own[1:]], 0, array.offset, children=parts)
 
 
 def _list_step(target: pa.DataType, value: Step | None, path: str, exact: int | None = None) -> Step:
@@ -227,7 +266,7 @@ def _list_step(target: pa.DataType, value: Step | None, path: str, exact: int | 
         if required and values.null_count:
             if size is None or not lists.nulls:
                 raise _null(join(path, "element"))
-            values = _without_nulls(values)  # the slots of null rows
+            values = without_nulls(values)  # the slots of null rows
         return _implode(target, lists, values, path)
 
     return step
@@ -260,7 +299,7 @@ def _explode(array: Any, path: str) -> _Lists:
     lengths = pc.fill_null(pc.list_value_length(array).cast(pa.int64()), 0)
     offsets = pa.concat_arrays([pa.array([0], pa.int64()), pc.cumulative_sum(lengths)])
     # flatten() cannot make an empty array of some types
-    values = array.flatten() if offsets[rows].as_py() else array.values.slice(0, 0)
+    values = list_values(array) if offsets[rows].as_py() else array.values.slice(0, 0)
     return _Lists(rows, nulls, bitmap, offsets, values)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import count
 from typing import Final
 
@@ -18,6 +18,7 @@ from boilstream.catalog.typemap import (
     join,
     leaf,
     opaque_names,
+    require_sparse,
     show_type,
     without_view,
 )
@@ -26,10 +27,11 @@ MAX_COLUMN_NAME_BYTES: Final = 255
 """Longest name of a column or struct child in bytes of UTF-8."""
 
 MAX_COLUMNS: Final = 2000
-"""Most columns of a topic, counted with nested ones: struct children, list elements, map keys and values."""
+"""Most columns of a topic, counted with nested ones: struct children, list elements, map keys and values,
+members of unions and one more for their tag."""
 
 MAX_DEPTH: Final = 32
-"""Deepest nesting: a column without children has depth 1, each list, struct or map adds 1."""
+"""Deepest nesting: a column without children has depth 1, each list, struct, map or union adds 1."""
 
 _ELEMENT, _KEY, _VALUE = "element", "key", "value"
 
@@ -70,9 +72,9 @@ def normalise(schema: pa.Schema) -> pa.Schema:
     """The declared form of a client's schema: same names, order and nullability, no metadata.
 
     Types stay as they are, except: dictionary and run-end encoded columns become their value type
-    (encodings belong to batches), list elements are named as Parquet names them, and the flag of a
-    map that its keys are sorted is dropped. Raises Refused for the first column that cannot be
-    stored.
+    (encodings belong to batches), list elements are named as Parquet names them, the flag of a
+    map that its keys are sorted is dropped, and members of unions are nullable (a null of the union
+    is one of a member). Raises Refused for the first column that cannot be stored.
     """
     if not len(schema):
         raise Refused("", "the schema has no columns; declare at least one")
@@ -110,6 +112,11 @@ def _normalise(
         if not kind.num_fields:
             raise Refused(path, "a struct needs at least one child; add one or leave the column out")
         return pa.struct(_normalise_fields(kind.fields, path, depth + 1, counter, slots))
+    if pa.types.is_union(kind):
+        require_sparse(kind, path)
+        next(counter)  # the tag
+        members = _normalise_fields(kind, path, depth + 1, counter, slots)
+        return pa.sparse_union([member.with_nullable(True) for member in members], kind.type_codes)
     if pa.types.is_map(kind):
         return pa.map_(child(kind.key_field, _KEY).with_nullable(False), child(kind.item_field, _VALUE))
     if pa.types.is_fixed_size_list(kind):
@@ -127,6 +134,25 @@ def _normalise(
     if isinstance(kind, pa.BaseExtensionType):
         return _normalise_extension(kind, path)
     leaf(kind, path, slots)
+    return kind
+
+
+def rebuild(kind: pa.DataType, convert: Callable[[pa.DataType], pa.DataType]) -> pa.DataType:
+    """The same kind of type with the types of its children converted; one without children as it is."""
+
+    def child(field: pa.Field) -> pa.Field:
+        return field.with_type(convert(field.type))
+
+    if pa.types.is_struct(kind):
+        return pa.struct([child(field) for field in kind])
+    if pa.types.is_union(kind):
+        return pa.sparse_union([child(field) for field in kind], kind.type_codes)
+    if pa.types.is_map(kind):
+        return pa.map_(child(kind.key_field), child(kind.item_field))
+    if pa.types.is_fixed_size_list(kind):
+        return pa.list_(child(kind.value_field), kind.list_size)
+    if is_list(kind):
+        return _list_like(kind, child(kind.value_field))
     return kind
 
 

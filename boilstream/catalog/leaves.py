@@ -13,6 +13,7 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from boilstream.catalog.arrays import validity
 from boilstream.catalog.typemap import (
     Refused,
     encoded_value,
@@ -29,6 +30,9 @@ MAX_EXPANDED_BYTES: Final = 256 * 1024 * 1024
 
 Step = Callable[[Any], Any]
 """Converts an array to another of the same length. None in place of a step means: as it is."""
+
+_INFINITIES: Final = pa.array([2**63 - 1, 1 - 2**63])
+"""How DuckDB writes an infinite timestamp of any unit."""
 
 _UUID_TEXT = r"^[0-9A-Fa-f]{8}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{12}$"
 
@@ -75,14 +79,14 @@ def encode(sent: pa.DataType, declared: pa.DataType, path: str) -> Step | None:
     if _other_meaning(sent, declared, path):
         raise _mismatch(sent, declared, path)
     middle = plain(declared, path)
-    unwrap = _unwrap(sent, path)
+    unwrap = unwrapping(sent, path)
     bare = plain(sent, path)
     if isinstance(declared, pa.UuidType) and (pa.types.is_string(bare) or pa.types.is_large_string(bare)):
         convert: Step | None = _parse_uuid(path)
     elif bare == middle:
         convert = None
     elif castable(bare, middle):
-        convert = _cast(middle, path)
+        convert = cast(middle, path)
     else:
         raise _mismatch(sent, declared, path)
     return chain(unwrap, convert, _reinterpret(middle, stored, path))
@@ -95,7 +99,7 @@ def decode(declared: pa.DataType, path: str) -> Step | None:
         return None
     if isinstance(declared, pa.BaseExtensionType):
         storage = declared.storage_type
-        inner = _cast(pa.int8(), path) if isinstance(declared, pa.Bool8Type) else decode(storage, path)
+        inner = cast(pa.int8(), path) if isinstance(declared, pa.Bool8Type) else decode(storage, path)
         return chain(inner, lambda array: pa.ExtensionArray.from_storage(declared, array))
     return _reinterpret(stored, declared, path)
 
@@ -123,7 +127,7 @@ def castable(source: pa.DataType, target: pa.DataType) -> bool:
         (t.is_integer(source) and (t.is_integer(target) or t.is_decimal(target) or target in _WIDE_FLOATS))
         or (t.is_floating(source) and t.is_floating(target) and source.bit_width < target.bit_width)
         or (t.is_decimal(source) and t.is_decimal(target))
-        or (_is_text(source) and _is_text(target))
+        or (is_text(source) and is_text(target))
         or (_is_bytes(source) and _is_bytes(target))
         or (t.is_date(source) and t.is_date(target))
         or (t.is_time(source) and t.is_time(target))
@@ -151,7 +155,8 @@ def _other_meaning(sent: pa.DataType, declared: pa.DataType, path: str) -> bool:
     return bool(sent.extension_name != declared.extension_name)
 
 
-def _is_text(kind: pa.DataType) -> bool:
+def is_text(kind: pa.DataType) -> bool:
+    """Whether `kind` is text with offsets of either width."""
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
@@ -163,7 +168,9 @@ def _mismatch(sent: pa.DataType, declared: pa.DataType, path: str) -> Refused:
     return Refused(path, f"{show_type(sent)} cannot become {show_type(declared)}; cast it before sending")
 
 
-def _cast(target: pa.DataType, path: str) -> Step:
+def cast(target: pa.DataType, path: str) -> Step:
+    """The step that casts to `target` where that is exact; it raises Unfit where it is not."""
+
     def step(array: Any) -> Any:
         try:
             return array.cast(target)
@@ -194,19 +201,39 @@ def _reinterpret(source: pa.DataType, target: pa.DataType, path: str) -> Step | 
         return lambda array: array.view(target)
     if pa.int64() in (source, target) and not (pa.types.is_integer(source) and pa.types.is_integer(target)):
         return lambda array: array.view(target)
-    return _cast(target, path)
+    if pa.types.is_timestamp(source) and pa.types.is_timestamp(target):
+        return _rescale(target, path)
+    return cast(target, path)
 
 
-def _unwrap(kind: pa.DataType, path: str) -> Step | None:
+def _rescale(target: pa.DataType, path: str) -> Step:
+    """The step between timestamps of other units that keeps infinity, the greatest int64 of either sign."""
+    exact = cast(target, path)
+
+    def step(array: Any) -> Any:
+        try:
+            return exact(array)
+        except Unfit:
+            numbers = array.view(pa.int64())
+            endless = pc.is_in(numbers, _INFINITIES)
+            if not pc.any(endless).as_py():
+                raise
+            finite = exact(pc.if_else(endless, pa.scalar(None, array.type), array))
+            return pc.if_else(endless, numbers.view(target), finite)
+
+    return step
+
+
+def unwrapping(kind: pa.DataType, path: str) -> Step | None:
     """The step from an array as it was sent to its plain type."""
     if isinstance(kind, pa.Bool8Type):
         return lambda array: array.storage.cast(pa.bool_())
     if isinstance(kind, pa.BaseExtensionType):
-        return chain(lambda array: array.storage, _unwrap(kind.storage_type, path))
+        return chain(lambda array: array.storage, unwrapping(kind.storage_type, path))
     if pa.types.is_dictionary(kind):
-        return _decode_dictionary(_unwrap(kind.value_type, path), plain(kind, path), path)
+        return _decode_dictionary(unwrapping(kind.value_type, path), plain(kind, path), path)
     if pa.types.is_run_end_encoded(kind):
-        return _decode_runs(_unwrap(kind.value_type, path), plain(kind, path), path)
+        return _decode_runs(unwrapping(kind.value_type, path), plain(kind, path), path)
     if pa.types.is_string_view(kind) or pa.types.is_binary_view(kind):
         return _decode_view(plain(kind, path), path)
     return None
@@ -217,7 +244,7 @@ def _decode_dictionary(unwrap: Step | None, target: pa.DataType, path: str) -> S
         values, indices = array.dictionary, array.indices
         if unwrap is not None:
             values = unwrap(values)
-        if _is_text(target) or _is_bytes(target):
+        if is_text(target) or _is_bytes(target):
             _allow(pc.sum(pc.binary_length(values).take(indices)).as_py() or 0, path)
         else:
             allow_rows(len(array), target, path)
@@ -234,7 +261,7 @@ def _decode_runs(unwrap: Step | None, target: pa.DataType, path: str) -> Step:
             runs = pa.RunEndEncodedArray.from_arrays(array.run_ends, of_runs)
             return pc.run_end_decode(runs.slice(array.offset, len(array)))
 
-        if _is_text(target) or _is_bytes(target):
+        if is_text(target) or _is_bytes(target):
             allow_rows(len(array), pa.int64(), path)
             _allow(pc.sum(decoded(pc.binary_length(values))).as_py() or 0, path)
         else:
@@ -258,15 +285,6 @@ def _decode_view(target: pa.DataType, path: str) -> Step:
         return array.cast(target)
 
     return step
-
-
-def validity(array: Any) -> pa.Buffer | None:
-    """The validity bitmap of an array, starting at bit 0; None if nothing is null."""
-    if not array.null_count:
-        return None
-    if not array.offset:
-        return array.buffers()[0]
-    return pc.invert(pc.is_null(array)).buffers()[1]
 
 
 def allow_rows(rows: int, kind: pa.DataType, path: str) -> None:

@@ -2,7 +2,11 @@
 
 Three forms of one type: *declared* (what clients read back), *Iceberg* (format version 2) and
 *stored* (the Arrow type of the data files, which are Iceberg-legal Parquet). One table, `leaf`,
-holds the rule for each type without children; lists, structs and maps are built from it.
+holds the rule for each type without children; lists, structs, maps and unions are built from it.
+
+Iceberg has no unions. A sparse union is a struct with a required int child, the tag, which tells
+the position of the member that holds the value, and one optional child for each member, of which
+all others are null. A row whose value is a null of the first member is a null struct.
 """
 
 from __future__ import annotations
@@ -16,6 +20,8 @@ from typing import Any, Final
 import pyarrow as pa
 from pyiceberg import types as ice
 
+from boilstream.catalog.names import fold
+
 MAX_FIXED_WIDTH: Final = 65_536
 """Most bytes of a fixed-size binary, and most slots of (nested) fixed-size lists: a null takes them too."""
 
@@ -27,6 +33,8 @@ MAX_OPAQUE_NAME: Final = 255
 
 UTC_MICROS: Final = pa.timestamp("us", tz="UTC")
 """Stored form of every timestamp with a time zone, except nanoseconds."""
+
+_TAG_DOC = "position of the union's member that holds the value, from 0"
 
 _ZONE = re.compile(r"[A-Za-z0-9_+:/-]{1,64}")
 
@@ -128,6 +136,8 @@ def fixed_width(kind: pa.DataType) -> int:
         return fixed_width(kind.storage_type)
     if pa.types.is_struct(kind):
         return sum(fixed_width(field.type) for field in kind.fields)
+    if pa.types.is_union(kind):
+        return 1 + sum(fixed_width(field.type) for field in kind)
     if pa.types.is_fixed_size_list(kind):
         return int(kind.list_size) * fixed_width(kind.value_type)
     if pa.types.is_fixed_size_binary(kind):
@@ -183,9 +193,29 @@ def leaf(kind: pa.DataType, path: str = "", slots: int = 1) -> Leaf:
         return found
     if t.is_null(kind):
         raise Refused(path, "it has no type (null); declare the type that its values will have")
-    if t.is_union(kind):
-        raise Refused(path, "unions are not supported; send a struct with one nullable child for each member")
     raise Refused(path, f"type {show_type(kind)} is not supported; cast it to one that is")
+
+
+def require_sparse(kind: pa.DataType, path: str) -> None:
+    """Raise Refused for a union that is not sparse, and for one whose type codes do not tell its members."""
+    if kind.mode != "sparse":
+        raise Refused(
+            path,
+            "dense unions are not supported; send a sparse union, or a struct with one nullable child for each member",
+        )
+    if not kind.num_fields:
+        raise Refused(path, "a union needs at least one member; add one or leave the column out")
+    if len(set(kind.type_codes)) != kind.num_fields or min(kind.type_codes) < 0:
+        raise Refused(path, "the type codes of a union are 0 to 127, another for each member; correct them")
+
+
+def union_tag(kind: pa.DataType) -> str:
+    """Name of the child that holds the tag in the struct that stands for a sparse union.
+
+    It is `tag`, with as many underscores as keep it apart from the members, whatever the case.
+    """
+    taken = {fold(field.name) for field in kind}
+    return next(name for name in ("tag" + "_" * size for size in count()) if name not in taken)
 
 
 def _timestamp(kind: pa.DataType, path: str) -> Leaf:
@@ -256,6 +286,9 @@ def iceberg_type(kind: pa.DataType, ids: Iterator[int]) -> ice.IcebergType:
     """The Iceberg type of a normalised declared one."""
     if pa.types.is_struct(kind):
         return ice.StructType(*iceberg_fields(kind.fields, ids))
+    if pa.types.is_union(kind):
+        tag = ice.NestedField(next(ids), union_tag(kind), ice.IntegerType(), required=True, doc=_TAG_DOC)
+        return ice.StructType(tag, *iceberg_fields(kind, ids))
     if is_list(kind):
         element = kind.value_field
         return ice.ListType(next(ids), iceberg_type(element.type, ids), element_required=not element.nullable)
@@ -278,7 +311,7 @@ def _docs(kind: pa.DataType) -> Iterator[str]:
     elif pa.types.is_map(kind):
         yield from _docs(kind.key_type)
         yield from _docs(kind.item_type)
-    elif not pa.types.is_struct(kind):
+    elif not (pa.types.is_struct(kind) or pa.types.is_union(kind)):
         doc = leaf(kind).doc
         if doc is not None:
             yield doc
@@ -296,8 +329,11 @@ def stored_field(field: ice.NestedField, declared: pa.DataType) -> pa.Field:
 
 def _stored(declared: pa.DataType, iceberg: ice.IcebergType) -> pa.DataType:
     if isinstance(iceberg, ice.StructType):
-        pairs = zip(iceberg.fields, declared.fields, strict=True)
-        return pa.struct([stored_field(field, child.type) for field, child in pairs])
+        kinds = [field.type for field in declared]
+        if pa.types.is_union(declared):
+            kinds.insert(0, pa.int32())  # the tag
+        pairs = zip(iceberg.fields, kinds, strict=True)
+        return pa.struct([stored_field(field, kind) for field, kind in pairs])
     if isinstance(iceberg, ice.ListType):
         element = stored_field(iceberg.element_field, declared.value_type)
         large = pa.types.is_large_list(declared) or pa.types.is_large_list_view(declared)

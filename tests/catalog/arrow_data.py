@@ -51,6 +51,9 @@ LEAVES: list[pa.DataType] = [
     pa.json_(),
     pa.json_(pa.large_string()),
     pa.opaque(pa.binary(16), "hugeint", "DuckDB"),
+    pa.opaque(pa.binary(8), "time_tz", "DuckDB"),
+    pa.opaque(pa.large_binary(), "bit", "DuckDB"),
+    pa.opaque(pa.binary(), "bignum", "DuckDB"),
     pa.opaque(pa.string(), "text", "Somebody"),
 ]
 
@@ -72,7 +75,25 @@ def types(depth: int = 3) -> st.SearchStrategy[pa.DataType]:
             st.lists(child, min_size=1, max_size=3),
         ),
         st.builds(lambda key, item: pa.map_(key, item.with_name("value")), leaf, child),
+        unions(inner),
     )
+
+
+_MEMBERS = ["num", "tag", "TAG_", "täulu / 1"]
+
+
+@st.composite
+def unions(draw: st.DrawFn, member: st.SearchStrategy[pa.DataType]) -> pa.DataType:
+    """Sparse unions with any type codes."""
+    kinds = draw(st.lists(member, min_size=1, max_size=len(_MEMBERS)))
+    codes = draw(
+        st.one_of(
+            st.just(list(range(len(kinds)))),
+            st.lists(st.integers(0, 127), min_size=len(kinds), max_size=len(kinds), unique=True),
+        )
+    )
+    names = draw(st.permutations(_MEMBERS))
+    return pa.sparse_union([pa.field(name, kind) for name, kind in zip(names, kinds, strict=False)], codes)
 
 
 def fields() -> st.SearchStrategy[list[pa.Field]]:
@@ -100,6 +121,10 @@ def _whole(draw: st.DrawFn, kind: pa.DataType, rows: int, nullable: bool) -> Any
     if t.is_struct(kind):
         parts = [draw(arrays(f.type, rows, f.nullable)) for f in kind.fields]
         return pa.Array.from_buffers(kind, rows, [bitmap], nulls, children=parts)
+    if t.is_union(kind):
+        parts = [draw(arrays(f.type, rows, nullable)) for f in kind]
+        codes = draw(st.lists(st.sampled_from(kind.type_codes), min_size=rows, max_size=rows))
+        return pa.Array.from_buffers(kind, rows, [None, pa.py_buffer(bytes(codes))], 0, children=parts)
     if t.is_fixed_size_list(kind):
         values = draw(arrays(kind.value_type, rows * kind.list_size, kind.value_field.nullable))
         return pa.Array.from_buffers(kind, rows, [bitmap], nulls, children=[values])
@@ -152,6 +177,20 @@ def _offsets(draw: st.DrawFn, rows: int) -> tuple[list[int], int]:
     return ends, ends[-1] + draw(st.integers(0, 2))
 
 
+def time_tz(micros: int, offset: int) -> bytes:
+    """A time of day with seconds of offset from UTC as DuckDB writes it."""
+    return (micros << 24 | 57_599 - offset).to_bytes(8, "little")
+
+
+OPAQUE_VALUES = {
+    "bit": st.builds(
+        lambda unused, bits: bytes([unused]) + bits, st.integers(0, 7), st.binary(min_size=1, max_size=9)
+    ),
+    "bignum": st.binary(min_size=4, max_size=9),
+    "time_tz": st.builds(time_tz, st.integers(0, 86_400 * 10**6), st.integers(-57_599, 57_599)),
+}
+
+
 def _edges(low: int, high: int) -> st.SearchStrategy[int]:
     return st.one_of(st.integers(low, high), st.sampled_from([low, high]))
 
@@ -163,6 +202,8 @@ def _value(kind: pa.DataType) -> st.SearchStrategy[Any]:
         return st.binary(min_size=16, max_size=16)
     if isinstance(kind, pa.Bool8Type):
         return st.integers(0, 1)
+    if isinstance(kind, pa.OpaqueType) and kind.type_name in OPAQUE_VALUES:
+        return OPAQUE_VALUES[kind.type_name]
     if isinstance(kind, pa.BaseExtensionType):
         return _value(kind.storage_type)
     if kind in INT_BITS:

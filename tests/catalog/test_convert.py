@@ -44,7 +44,7 @@ _STRUCTS = [{"x": 1, "y": "a"}, None, {"x": None, "y": None}]
         (_TEXT, pa.dictionary(pa.uint32(), pa.large_string()), pa.string_view()),
         (_TEXT, pa.string(), pa.json_()),
         ([b"x", None, b"y" * 30], pa.binary_view(), pa.large_binary()),
-        ([b"x", None], pa.binary(), pa.opaque(pa.binary(), "bit", "DuckDB")),
+        ([b"\0x", None], pa.binary(), pa.opaque(pa.binary(), "bit", "DuckDB")),
         ([b"0123456789abcdef", None], pa.binary(16), pa.opaque(pa.binary(16), "hugeint", "DuckDB")),
         ([[1, 2], None, [], [3]], pa.list_(pa.int8()), pa.large_list(pa.int32())),
         ([[1, 2], None, [], [3]], pa.list_view(pa.int8()), pa.list_(pa.int32())),
@@ -83,6 +83,17 @@ def test_units_and_zones_are_converted_when_that_is_exact() -> None:
         1000,
         None,
     ]
+
+
+@pytest.mark.parametrize("unit", ["s", "ms"])
+def test_infinite_timestamps_stay_infinite(unit: str) -> None:
+    numbers = [2**63 - 1, None, 5, 1 - 2**63]
+    for zone in (None, "UTC"):
+        kind = pa.timestamp(unit, zone)
+        sent = pa.array([0, *numbers], pa.int64()).view(kind)[1:]
+        assert _send(sent, kind).cast(pa.int64()).to_pylist() == numbers
+        with pytest.raises(InvalidArgument, match=r"row 1: .*out of bounds"):
+            _send(pa.array([2**63 - 1, 2**63 - 2]).view(kind), kind)
 
 
 def test_uuids_are_read_from_text() -> None:
@@ -133,7 +144,18 @@ def test_run_ends_are_decoded() -> None:
         (pa.list_(pa.int8(), 2), pa.list_(pa.int8(), 3)),
         (pa.list_(pa.int8(), 0), pa.list_(pa.int8())),
         (pa.map_(pa.string(), pa.int8()), pa.list_(pa.struct([("key", pa.string()), ("value", pa.int8())]))),
-        (pa.list_(pa.json_(pa.string_view())), pa.list_(pa.json_())),
+        (pa.sparse_union([pa.field("x", pa.int8())]), pa.struct([("x", pa.int8())])),
+        (pa.struct([("x", pa.int8())]), pa.sparse_union([pa.field("x", pa.int8())])),
+        (pa.dense_union([pa.field("x", pa.int8())]), pa.sparse_union([pa.field("x", pa.int8())])),
+        (pa.sparse_union([pa.field("y", pa.int8())]), pa.sparse_union([pa.field("x", pa.int8())])),
+        (pa.sparse_union([pa.field("x", pa.string())]), pa.sparse_union([pa.field("x", pa.int8())])),
+        (pa.decimal128(37, 0), pa.opaque(pa.binary(16), "hugeint", "DuckDB")),
+        (pa.decimal128(38, 0), pa.opaque(pa.binary(16), "hugeint", "Somebody")),
+        (pa.decimal128(38, 0), pa.opaque(pa.binary(16), "time_tz", "DuckDB")),
+        (pa.int64(), pa.opaque(pa.binary(8), "time_tz", "DuckDB")),
+        (pa.opaque(pa.binary(8), "time_tz", "DuckDB"), pa.decimal128(38, 0)),
+        (pa.uuid(), pa.json_()),
+        (pa.uuid(), pa.int64()),
     ],
     ids=str,
 )

@@ -6,6 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from pyiceberg.types import StructType
 
 from boilstream.catalog.declared import MAX_COLUMNS, MAX_DEPTH
 from boilstream.catalog.types import TopicSchema
@@ -50,6 +51,15 @@ def test_metadata_of_clients_is_dropped() -> None:
         (pa.run_end_encoded(pa.int16(), pa.float32()), pa.float32()),
         (pa.map_(pa.string(), pa.int8(), keys_sorted=True), pa.map_(pa.string(), pa.int8())),
         (pa.json_(pa.string_view()), pa.json_(pa.string())),
+        (pa.opaque(pa.binary_view(), "bit", "DuckDB"), pa.opaque(pa.binary(), "bit", "DuckDB")),
+        (
+            pa.sparse_union([pa.field("x", pa.dictionary(pa.uint8(), pa.string()), nullable=False)], [7]),
+            pa.sparse_union([pa.field("x", pa.string())], [7]),
+        ),
+        (
+            pa.map_(pa.string(), pa.list_(pa.dictionary(pa.uint8(), pa.string()), 2)),
+            pa.map_(pa.string(), pa.list_(pa.string(), 2)),
+        ),
     ],
     ids=str,
 )
@@ -60,8 +70,12 @@ def test_encodings_of_batches_are_not_declared(sent: pa.DataType, declared: pa.D
 _REFUSED: list[tuple[Any, str]] = [
     (pa.null(), "'a': it has no type"),
     (pa.list_(pa.null()), "'a.element': it has no type"),
-    (pa.dense_union([pa.field("x", pa.int32())]), "'a': unions are not supported; send a struct"),
-    (pa.sparse_union([pa.field("x", pa.int32())]), "'a': unions are not supported"),
+    (pa.dense_union([pa.field("x", pa.int32())]), "'a': dense unions are not supported; send a sparse union"),
+    (pa.sparse_union([]), "'a': a union needs at least one member"),
+    (pa.sparse_union([pa.field("x", pa.int8()), pa.field("y", pa.int8())], [1, 1]), "'a': the type codes"),
+    (pa.sparse_union([pa.field("x", pa.int8())], [-1]), "'a': the type codes"),
+    (pa.sparse_union([pa.field("x", pa.int8()), pa.field("X", pa.int8())]), "'a.X': this name is taken"),
+    (pa.sparse_union([pa.field("", pa.int8())]), "#0': the name is empty"),
     (pa.struct([]), "'a': a struct needs at least one child"),
     (pa.decimal256(39, 0), "'a': decimal256.39, 0. is not supported"),
     (pa.decimal128(5, -1), "precision of 1 to 38"),
@@ -144,6 +158,19 @@ def test_names_may_be_unusual() -> None:
     assert TopicSchema.declare(pa.schema([(name, pa.int8()) for name in names])).stored.names == names
 
 
+@pytest.mark.parametrize(
+    ("members", "tag"),
+    [(["a"], "tag"), (["tag"], "tag_"), (["tag_", "TAG", "Tag__"], "tag___"), (["täg", "tag_"], "tag")],
+)
+def test_the_tag_of_a_union_has_a_name_of_its_own(members: list[str], tag: str) -> None:
+    kind = pa.sparse_union([pa.field(name, pa.int8()) for name in members])
+    (column,) = TopicSchema.declare(pa.schema([("u", kind)])).iceberg.fields
+    assert isinstance(column.field_type, StructType)
+    children = column.field_type.fields
+    assert [child.name for child in children] == [tag, *members]
+    assert children[0].doc == "position of the union's member that holds the value, from 0"
+
+
 def test_depth_and_columns_are_bounded() -> None:
     topic = TopicSchema.declare(pa.schema([("x", _nested(MAX_DEPTH))]))
     assert len(topic.iceberg.field_ids) == MAX_DEPTH
@@ -153,3 +180,7 @@ def test_depth_and_columns_are_bounded() -> None:
     assert len(TopicSchema.declare(pa.schema(columns)).iceberg.field_ids) == MAX_COLUMNS
     with pytest.raises(InvalidArgument, match=f"more than {MAX_COLUMNS} columns"):
         TopicSchema.declare(pa.schema([*columns, ("one more", pa.int8())]))
+    union = ("u", pa.sparse_union([pa.field("x", pa.int8())]))
+    assert len(TopicSchema.declare(pa.schema([*columns[:-2], union])).iceberg.field_ids) == MAX_COLUMNS - 1
+    with pytest.raises(InvalidArgument, match=f"more than {MAX_COLUMNS} columns"):
+        TopicSchema.declare(pa.schema([*columns[:-1], union]))
