@@ -42,9 +42,15 @@ class TopicName:
 
 def topic_name(schema: str, table: str) -> TopicName:
     """A checked topic name; raises InvalidArgument that says which part is wrong and why."""
-    _check("schema", schema)
+    schema_name(schema)
     _check("table", table)
     return TopicName(schema, table)
+
+
+def schema_name(name: str) -> str:
+    """A checked schema name; raises InvalidArgument that says what is wrong with it."""
+    _check("schema", name)
+    return name
 
 
 def from_path(path: Sequence[bytes | str]) -> TopicName:
@@ -75,6 +81,11 @@ def iceberg_identifier(name: TopicName) -> tuple[str, str]:
     """
     schema, table = name.key
     return _identifier_part(schema), _identifier_part(table)
+
+
+def namespace(schema: str) -> tuple[str]:
+    """The Iceberg namespace of a schema: the first part of its topics' identifiers."""
+    return (_identifier_part(fold(schema)),)
 
 
 def fold(name: str) -> str:

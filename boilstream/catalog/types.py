@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import count
+from types import MappingProxyType
 from typing import Any, Final
 
 import pyarrow as pa
@@ -22,12 +24,17 @@ from pyiceberg.types import NestedField
 from boilstream.catalog import typemap
 from boilstream.catalog.convert import absent, decoder, encoder, match_children
 from boilstream.catalog.declared import normalise
-from boilstream.catalog.leaves import MAX_EXPANDED_BYTES, Step, TooLarge, Unfit
+from boilstream.catalog.evolution import FileReader
+from boilstream.catalog.leaves import MAX_EXPANDED_BYTES, Step, TooLarge, Unfit, allow_rows
+from boilstream.catalog.names import fold
 from boilstream.catalog.typemap import Refused, show
-from boilstream.errors import InvalidArgument
+from boilstream.errors import ConstraintViolated, InvalidArgument
 
 MAX_DECLARED_BYTES: Final = 1024 * 1024
 """Longest serialized declared schema, in characters of base64."""
+
+_NULL: Final = "null in a column that does not allow nulls"
+"""The reason of `boilstream.catalog.convert` for nested columns too."""
 
 _MAX_PROBLEMS = 20
 """Most columns that one message names."""
@@ -51,9 +58,20 @@ class TopicSchema:
         The field ids are those that creating the table will assign. Raises InvalidArgument that
         names the column and what to do.
         """
+        return cls.make(
+            schema,
+            lambda declared: assign_fresh_schema_ids(Schema(*typemap.iceberg_fields(declared, count(1)))),
+        )
+
+    @classmethod
+    def make(cls, schema: pa.Schema, iceberg_schema: Callable[[pa.Schema], Schema]) -> TopicSchema:
+        """A schema from its declared form, which is checked, and what makes the Iceberg schema of that.
+
+        Raises InvalidArgument that names the column and what to do.
+        """
         try:
             declared = normalise(schema)
-            iceberg = assign_fresh_schema_ids(Schema(*typemap.iceberg_fields(declared, count(1))))
+            iceberg = iceberg_schema(declared)
         except Refused as problem:
             raise InvalidArgument(str(problem)) from None
         except ValueError:  # Iceberg finds columns by their dotted path
@@ -88,11 +106,21 @@ class TopicSchema:
         """
         return sum(typemap.fixed_width(field.type) for field in self.declared)
 
-    def conform(self, schema: pa.Schema) -> Conformer:
+    def position(self, name: str) -> int | None:
+        """Where the column with that name, in any letter case, stands; None if there is none."""
+        wanted = fold(name)
+        places = (place for place, known in enumerate(self.declared.names) if fold(known) == wanted)
+        return next(places, None)
+
+    def conform(
+        self, schema: pa.Schema, defaults: Mapping[str, Callable[[int], pa.Array]] = MappingProxyType({})
+    ) -> Conformer:
         """What converts batches of a stream with that schema; columns are matched by name.
 
-        Raises InvalidArgument that names all columns that cannot be: unknown ones, missing ones
-        that are not nullable, and types that cannot become the declared ones.
+        A column that the stream leaves out becomes null, or what `defaults` has for its declared
+        name: called with a number of rows it gives so many values, of any type that a client could
+        send. Raises InvalidArgument that names all columns that cannot be: unknown ones, missing
+        ones that are not nullable, and types that cannot become the declared ones.
         """
         problems: list[str] = []
 
@@ -102,17 +130,23 @@ class TopicSchema:
         if not len(schema):
             raise InvalidArgument("the stream has no columns; send at least one of the topic's")
         columns = []
+        step: Step | None
         try:
-            positions = match_children(self.declared, schema, "", report)
+            optional = pa.schema([f.with_nullable(f.nullable or f.name in defaults) for f in self.declared])
+            positions = match_children(optional, schema, "", report)
             for position, field, target in zip(positions, self.declared, self.stored, strict=True):
-                if position < 0:
-                    step: Step | None = absent(target.type, field.name)
+                if position < 0 and field.name in defaults:
+                    step = _default(defaults[field.name], field, target.type)
+                    expands = True
+                elif position < 0:
+                    step = absent(target.type, field.name)
                     expands = True
                 else:
                     sent = schema.field(position).type
-                    step = encoder(sent, field.type, target.type, field.name, report)
+                    kinds = sent, field.type, target.type
+                    step = encoder(*kinds, field.name, report, required=not field.nullable)
                     expands = typemap.expands(sent)
-                columns.append(_Column(field.name, max(position, 0), step, not field.nullable, expands))
+                columns.append(_Column(field.name, position, step, not field.nullable, expands))
         except Refused as problem:
             report(problem)
         if problems:
@@ -137,6 +171,16 @@ class TopicSchema:
             raise InvalidArgument(f"column {problem}") from None
         return pa.RecordBatch.from_arrays(arrays, schema=self.declared)
 
+    def reader(self, file_schema: pa.Schema, columns: Sequence[str] | None = None) -> FileReader:
+        """What reads a data file of any version of the topic as this version, by field id.
+
+        `file_schema` is the Arrow schema of the file, whose fields carry the field ids
+        (`ParquetFile.schema_arrow`). `columns` are names of this version in the order that batches
+        shall have, None for all. Raises InvalidArgument for an unknown name, and for a file whose
+        types cannot become those of this version.
+        """
+        return FileReader(self.declared, self.stored, file_schema, columns)
+
     @cached_property
     def _decoders(self) -> list[Step | None]:
         pairs = zip(self.stored, self.declared, strict=True)
@@ -152,7 +196,7 @@ class _Column:
 
     name: str
     position: int
-    """Of the column in the stream that it is made from; any, if it becomes all nulls."""
+    """Of the column in the stream that it is made from; negative if the stream leaves it out."""
     step: Step | None
     required: bool
     expands: bool
@@ -163,7 +207,7 @@ class _Column:
         if self.step is not None:
             array = self.step(array)
         if self.required and array.null_count:
-            raise Unfit(self.name, "null in a column that does not allow nulls")
+            raise Unfit(self.name, _NULL)
         return array
 
 
@@ -179,19 +223,19 @@ class Conformer:
 
         The batch has the schema that `conform` saw and has passed `validate(full=True)`. Columns
         that are equal in both forms are shared, not copied. Raises InvalidArgument naming column,
-        row (within the batch, from 0) and what does not fit.
+        row (within the batch, from 0) and what does not fit; ConstraintViolated for a null where none may be.
         """
         arrays = []
         expanded = 0
         for column in self._columns:
             try:
-                array = column.convert(batch.column(column.position))
+                array = column.convert(batch.column(max(column.position, 0)))
                 if column.expands:
                     expanded += array.nbytes
                     if expanded > MAX_EXPANDED_BYTES:
                         raise TooLarge(column.name)
             except Unfit as problem:
-                raise InvalidArgument(_explain(column, batch, problem)) from None
+                raise _explained(column, batch, problem) from None
             arrays.append(array)
         return pa.RecordBatch.from_arrays(arrays, schema=self._stored)
 
@@ -230,15 +274,34 @@ def _declared_type(field: NestedField, declared: pa.DataType | None) -> pa.DataT
     return found
 
 
+def _default(make: Callable[[int], pa.Array], declared: pa.Field, stored: pa.DataType) -> Step:
+    """The step from any array to as many default values in the stored form."""
+    path = declared.name
+
+    def step(array: Any) -> Any:
+        allow_rows(len(array), stored, path)
+        values = make(len(array))
+        problems: list[Refused] = []
+        kinds = values.type, declared.type, stored
+        encode = encoder(*kinds, path, problems.append, required=not declared.nullable)
+        if problems:
+            raise Unfit(problems[0].path, f"its default does not fit: {problems[0].reason}")
+        return values if encode is None else encode(values)
+
+    return step
+
+
 def _listed(problems: list[str]) -> str:
     more = len(problems) - _MAX_PROBLEMS
     return "; ".join(problems[:_MAX_PROBLEMS]) + (f"; and {more} more" if more > 0 else "")
 
 
-def _explain(column: _Column, batch: pa.RecordBatch, problem: Unfit) -> str:
+def _explained(column: _Column, batch: pa.RecordBatch, problem: Unfit) -> InvalidArgument:
     """What is wrong in which row: the first row whose prefix of the batch cannot be converted."""
     if isinstance(problem, TooLarge):
-        return f"column {problem}"
+        return InvalidArgument(f"column {problem}")
+    if column.position < 0:
+        return _error(problem, f"column {show(problem.path)}, which the stream leaves out")
     array = batch.column(column.position)
     good, bad = 0, len(array)
     while bad - good > 1:
@@ -248,7 +311,12 @@ def _explain(column: _Column, batch: pa.RecordBatch, problem: Unfit) -> str:
         else:
             bad = middle
     found = _unfit(column, array.slice(good, 1)) or problem
-    return f"column {show(found.path)}, row {good}: {found.reason}"
+    return _error(found, f"column {show(found.path)}, row {good}")
+
+
+def _error(problem: Unfit, where: str) -> InvalidArgument:
+    kind = ConstraintViolated if problem.reason == _NULL else InvalidArgument
+    return kind(f"{where}: {problem.reason}")
 
 
 def _unfit(column: _Column, array: Any) -> Unfit | None:

@@ -3,77 +3,29 @@
 from __future__ import annotations
 
 import logging
-import sqlite3
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
-from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.schema import Schema
 from pyiceberg.types import LongType, NestedField
 
-from boilstream.catalog import file_io
-from boilstream.catalog.factory import CATALOG_NAME, open_catalog
+from boilstream.catalog.changes import AddColumn
+from boilstream.catalog.factory import open_catalog
 from boilstream.catalog.names import TopicName, topic_name
-from boilstream.catalog.topics import Topic, TopicCatalog, TopicDraft, draft
-from boilstream.catalog.types import TopicSchema
+from boilstream.catalog.topics import Topic, TopicCatalog
 from boilstream.errors import AlreadyExists, ConfigurationError, NotFound, Unavailable
+from tests.catalog.world import NUMBERS, World, names, new
 from tests.support.stores import MemoryStore, failing
-
-NUMBERS = pa.schema([pa.field("n", pa.int64())])
-
-
-class World:
-    """One database and one store; `open` is what a process does when it starts."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.store = MemoryStore()
-        self.catalog = self.open()
-
-    def open(self) -> TopicCatalog:
-        catalog = open_catalog(None, self.folder, self.store, patience=1.0)
-        catalog.load()
-        return catalog
-
-    def make(self, schema: str, table: str) -> Topic:
-        return self.catalog.create(new(schema, table))
-
-    def sql(self, statement: str) -> None:
-        with closing(sqlite3.connect(self.folder / "catalog.sqlite")) as connection, connection:
-            connection.execute(statement)
-
-    def plain_iceberg(self, *, elsewhere: bool) -> SqlCatalog:
-        """The same catalog as another Iceberg client uses it, with its tables in our store or elsewhere."""
-        properties: dict[str, Any] = {"uri": f"sqlite:///{self.folder / 'catalog.sqlite'}"}
-        if elsewhere:
-            properties["warehouse"] = f"file://{self.folder / 'elsewhere'}"
-        else:
-            properties |= {
-                "warehouse": self.store.url("tables"),
-                "py-io-impl": "boilstream.catalog.file_io.StoreFileIO",
-                file_io.STORE_PROPERTY: self.store,
-                file_io.PATIENCE_PROPERTY: 5.0,
-            }
-        return SqlCatalog(CATALOG_NAME, **properties)
 
 
 @pytest.fixture
 def world(tmp_path: Path) -> World:
     return World(tmp_path)
-
-
-def new(schema: str, table: str, columns: pa.Schema = NUMBERS) -> TopicDraft:
-    return draft(topic_name(schema, table), TopicSchema.declare(columns))
-
-
-def names(catalog: TopicCatalog) -> list[str]:
-    return [str(topic.name) for topic in catalog.list()]
 
 
 def test_a_topic_is_there_from_create_to_drop(world: World) -> None:
@@ -100,6 +52,56 @@ def test_a_dropped_name_can_be_given_again_to_another_topic(world: World) -> Non
     assert second.id != first.id
     assert second.location != first.location
     assert names(world.open()) == ["s3.EVENTS"]
+
+
+def test_topics_are_found_by_id_from_create_to_drop_and_a_while_after(world: World) -> None:
+    assert world.catalog.by_id("nothing") is None
+    assert world.catalog.recently("nothing") is None
+    first = world.make("s3", "events")
+    assert world.catalog.by_id(first.id) is world.catalog.recently(first.id) is first
+    assert same_id(world.open().by_id(first.id), first)
+    world.catalog.drop(first)
+    assert world.catalog.by_id(first.id) is None
+    assert world.catalog.recently(first.id) is first
+    assert world.open().recently(first.id) is None
+    second = world.make("s3", "events")
+    assert world.catalog.recently(first.id) is first
+    assert world.catalog.by_id(second.id) is second
+
+
+def same_id(found: Topic | None, topic: Topic) -> bool:
+    return found is not None and found.id == topic.id
+
+
+def test_the_first_of_many_dropped_topics_are_forgotten(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("boilstream.catalog.topics.MAX_DROPPED", 3)
+    topics = [world.make("s3", f"t{number}") for number in range(5)]
+    for topic in topics:
+        world.catalog.drop(topic)
+        world.catalog.drop(topic)
+    assert [world.catalog.recently(topic.id) for topic in topics] == [None, None, *topics[2:]]
+
+
+def test_the_catalogs_version_grows_with_each_change_and_starts_with_the_clock(world: World) -> None:
+    catalog = TopicCatalog(world.catalog._catalog, world.store, clock=lambda: 1234.5)
+    seen = [catalog.version]
+    assert seen == [1_234_500]
+    topic = catalog.create(new("s3", "events"))
+    seen.append(catalog.version)
+    catalog.alter(topic.id, AddColumn(pa.field("more", pa.int8())))
+    seen.append(catalog.version)
+    other = world.open()
+    theirs = other.create(new("s3", "theirs"))
+    catalog.get(theirs.name)
+    seen.append(catalog.version)
+    catalog.drop(topic)
+    seen.append(catalog.version)
+    assert seen == sorted(set(seen))
+    for call in (lambda: catalog.get(theirs.name), catalog.list, catalog.load, lambda: catalog.drop(topic)):
+        call()
+        assert catalog.version == seen[-1]
 
 
 def test_a_second_drop_is_no_error(world: World) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
@@ -20,7 +21,7 @@ from boilstream.catalog.types import (
     parse_declared,
     serialize_declared,
 )
-from boilstream.errors import InvalidArgument
+from boilstream.errors import ConstraintViolated, InvalidArgument
 from tests.catalog.arrow_data import LEAVES, arrays, fields
 
 
@@ -223,11 +224,103 @@ def test_a_null_where_none_may_be_is_named(kind: pa.DataType, values: list[Any],
     topic = TopicSchema.declare(pa.schema([pa.field("a", kind, nullable=False)]))
     batch = pa.record_batch([pa.array(values, kind)], schema=pa.schema([pa.field("a", kind)]))
     with pytest.raises(
-        InvalidArgument, match=f"column '{path}', row 1: null in a column that does not allow"
+        ConstraintViolated, match=f"column '{path}', row 1: null in a column that does not allow"
     ):
         topic.conform(batch.schema).to_stored(batch)
     good = batch.slice(0, 1)
     assert topic.conform(good.schema).to_stored(good).to_pylist() == good.to_pylist()
+
+
+def test_a_value_that_does_not_fit_breaks_no_constraint() -> None:
+    topic = TopicSchema.declare(pa.schema([pa.field("a", pa.int8(), nullable=False)]))
+    batch = pa.record_batch({"a": [300]})
+    with pytest.raises(InvalidArgument) as caught:
+        topic.conform(batch.schema).to_stored(batch)
+    assert not isinstance(caught.value, ConstraintViolated)
+
+
+def numbered(start: int) -> Callable[[int], pa.Array]:
+    """A default that counts from `start` in each batch."""
+    return lambda rows: pa.array(range(start, start + rows), pa.int64())
+
+
+def test_a_column_that_is_left_out_gets_its_default() -> None:
+    topic = TopicSchema.declare(
+        pa.schema(
+            [
+                pa.field("Key", pa.int16(), nullable=False),
+                pa.field("text", pa.string()),
+                pa.field("half", pa.float16()),
+                pa.field("n", pa.int64()),
+            ]
+        )
+    )
+    defaults: dict[str, Callable[[int], pa.Array]] = {
+        "Key": numbered(5),
+        "half": lambda rows: pa.array([1.5] * rows, pa.float32()).cast(pa.float16()),
+        "n": numbered(0),
+    }
+    sent = pa.record_batch({"N": pa.array([None, 1, 2], pa.int8())})
+    stored = topic.conform(sent.schema, defaults).to_stored(sent)
+    assert stored.schema.equals(topic.stored, check_metadata=True)
+    assert stored.to_pylist() == [
+        {"Key": 5, "text": None, "half": 1.5, "n": None},
+        {"Key": 6, "text": None, "half": 1.5, "n": 1},
+        {"Key": 7, "text": None, "half": 1.5, "n": 2},
+    ]
+    with pytest.raises(InvalidArgument, match="'Key': it is missing and does not allow nulls"):
+        topic.conform(sent.schema, {"n": numbered(0)})
+    assert topic.conform(sent.schema, defaults).to_stored(sent.slice(0, 0)).num_rows == 0
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (
+            lambda rows: pa.nulls(rows, pa.int8()),
+            ConstraintViolated,
+            "'a', which the stream leaves out: null in",
+        ),
+        (
+            lambda rows: pa.array([1, None, 3][:rows], pa.int8()),
+            ConstraintViolated,
+            "'a', which the stream leaves out: null in",
+        ),
+        (
+            lambda rows: pa.array([300] * rows),
+            InvalidArgument,
+            "'a', which the stream leaves out: Integer value 300",
+        ),
+        (
+            lambda rows: pa.array(["x"] * rows),
+            InvalidArgument,
+            "leaves out: its default does not fit: string",
+        ),
+    ],
+    ids=["nulls", "a null", "range", "type"],
+)
+def test_a_default_is_held_to_the_rules_of_its_column(
+    make: Callable[[int], pa.Array], error: type[InvalidArgument], message: str
+) -> None:
+    topic = TopicSchema.declare(pa.schema([pa.field("a", pa.int8(), nullable=False), ("b", pa.int8())]))
+    sent = pa.record_batch({"b": pa.array([1, 2, 3], pa.int8())})
+    with pytest.raises(error, match=message) as caught:
+        topic.conform(sent.schema, {"a": make}).to_stored(sent)
+    assert type(caught.value) is error
+
+
+def test_defaults_that_would_be_too_much_are_not_made() -> None:
+    topic = TopicSchema.declare(pa.schema([("a", pa.binary(65_536)), ("b", pa.bool_())]))
+    sent = pa.record_batch({"b": pa.array([True] * 5000)})
+    made: list[int] = []
+
+    def make(rows: int) -> pa.Array:
+        made.append(rows)
+        return pa.nulls(rows, pa.binary(65_536))
+
+    with pytest.raises(InvalidArgument, match="column 'a': the batch decodes to more than 256 MiB"):
+        topic.conform(sent.schema, {"a": make}).to_stored(sent)
+    assert made == []
 
 
 @settings(parent=_relaxed, max_examples=at_most(60))
