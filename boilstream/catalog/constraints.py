@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Constraints:
-    """SQL texts in the dialect of DuckDB, whose users write them; `boilstream.catalog.expressions` runs them."""
+    """SQL texts in the dialect of DuckDB, whose users write them; `boilstream.catalog.sql.expressions` runs them."""
 
     defaults: Mapping[int, str] = field(default_factory=dict)
     """By Iceberg field id: the value of a column that a writer leaves out."""
