@@ -9,15 +9,15 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import pyarrow as pa
 
 from boilstream.errors import BoilStreamError, Unavailable
 from boilstream.ingest.budget import MemoryBudget
-from boilstream.ingest.parquet import encode
+from boilstream.ingest.parquet import EncodedFile, encode
 from boilstream.log.records import DataFile
 from boilstream.storage.base import ObjectStore, StoreUnavailable
 from boilstream.storage.retry import retrying
@@ -90,10 +90,9 @@ class FileWriter:
     def _encode(self, job: _Job) -> None:
         try:
             job.rows = sum(batch.num_rows for batch in job.batches)
-            data = encode(job.batches, job.schema)
-            job.data = data
+            job.encoded = encode(job.batches, job.schema)
             job.batches.clear()
-            job.hold(min(job.reserved, data.size), self._budget)
+            job.hold(min(job.reserved, job.encoded.data.size), self._budget)
             self._submit(self._uploads, self._upload, job)
         except BaseException as error:  # noqa: BLE001 - whatever it is, the waiting append must hear of it
             job.hold(0, self._budget)
@@ -101,14 +100,15 @@ class FileWriter:
 
     def _upload(self, job: _Job) -> None:
         key = f"{job.folder}/{uuid.uuid4().hex}.parquet"
+        data, statistics = job.encoded.data, job.encoded.statistics
         try:
             if time.monotonic() >= job.deadline:
                 raise StoreUnavailable("the object store is too slow for the rows that wait; try again later")
-            retrying(partial(self._store.put, key, job.data), deadline=job.deadline)
+            retrying(partial(self._store.put, key, data), deadline=job.deadline)
         except BaseException as error:  # noqa: BLE001 - as above
             job.result.set_exception(error)
         else:
-            job.result.set_result(DataFile(key, job.rows, job.data.size))
+            job.result.set_result(DataFile(key, job.rows, data.size, statistics))
         finally:
             job.hold(0, self._budget)
 
@@ -131,7 +131,7 @@ class _Job:
     """Bytes of the budget that the job holds."""
     deadline: float
     rows: int = 0
-    data: Any = None
+    encoded: EncodedFile = field(init=False)
 
     def hold(self, size: int, budget: MemoryBudget) -> None:
         """Give back all of the budget but `size` bytes."""

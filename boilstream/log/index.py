@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from boilstream.log.records import DataFile, Record
 
@@ -18,11 +18,44 @@ class Totals:
     """Bytes of Parquet."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The files of one topic at one moment, in the order in which they were added."""
+
+    files: tuple[DataFile, ...] = ()
+    first_row_ids: tuple[int, ...] = ()
+    """For each file the number of rows in the files before it: the id of its first row.
+
+    A row's id is that plus its position in the file. Files are only appended, so ids stay.
+    """
+    totals: Totals = Totals(0, 0, 0)
+
+
+_EMPTY = Snapshot()
+
+
 class _TopicFiles:
-    files: list[DataFile] = field(default_factory=list)
-    rows: int = 0
-    bytes: int = 0
+    def __init__(self) -> None:
+        self._files: list[DataFile] = []
+        self._first_row_ids: list[int] = []
+        self._snapshot: Snapshot | None = None
+        self.totals = Totals(0, 0, 0)
+
+    def append(self, files: tuple[DataFile, ...]) -> None:
+        rows, size = self.totals.rows, self.totals.bytes
+        for file in files:
+            self._files.append(file)
+            self._first_row_ids.append(rows)
+            rows += file.rows
+            size += file.bytes
+        self.totals = Totals(len(self._files), rows, size)
+        self._snapshot = None
+
+    def snapshot(self) -> Snapshot:
+        """Made once for all readers between two commits."""
+        if self._snapshot is None:
+            self._snapshot = Snapshot(tuple(self._files), tuple(self._first_row_ids), self.totals)
+        return self._snapshot
 
 
 class LogIndex:
@@ -49,23 +82,24 @@ class LogIndex:
             for commit in record.topics:
                 if commit.topic in self._dropped:
                     continue
-                topic_files = self._topics.setdefault(commit.topic, _TopicFiles())
-                topic_files.files.extend(commit.files)
-                topic_files.rows += sum(file.rows for file in commit.files)
-                topic_files.bytes += sum(file.bytes for file in commit.files)
+                self._topics.setdefault(commit.topic, _TopicFiles()).append(commit.files)
             return True
+
+    def snapshot(self, topic: str) -> Snapshot:
+        """The committed files of a topic at this moment, with the ids of their rows."""
+        with self._lock:
+            known = self._topics.get(topic)
+            return known.snapshot() if known else _EMPTY
 
     def files(self, topic: str) -> tuple[DataFile, ...]:
         """The committed files of a topic at this moment: an immutable snapshot."""
-        with self._lock:
-            known = self._topics.get(topic)
-            return tuple(known.files) if known else ()
+        return self.snapshot(topic).files
 
     def totals(self, topic: str) -> Totals:
         """Sums over the committed files of a topic at this moment."""
         with self._lock:
             known = self._topics.get(topic)
-            return Totals(len(known.files), known.rows, known.bytes) if known else Totals(0, 0, 0)
+            return known.totals if known else _EMPTY.totals
 
     def topics(self) -> frozenset[str]:
         """Ids of all topics that have files and are not dropped."""

@@ -3,20 +3,50 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 LOG_PREFIX = "_log/"
 FORMAT_VERSION = 1
 
+MAX_BOUND_CHARACTERS: Final = 32
+"""Longest text in a bound, in code points."""
+
+MAX_BOUND_INTEGER: Final = 10**38
+"""Integers in bounds are smaller than this, without the sign: a decimal has 38 digits at most."""
+
+_MAX_FIELD_ID = 2**31 - 1
+
 _KEY = re.compile(r"_log/([0-9a-f]{13}-[0-9a-f]{8})/([0-9]{20})\.json")
+_FIELD_ID = re.compile(r"[1-9][0-9]{0,9}", re.ASCII)
 
 
 class DamagedRecord(ValueError):
     """An object in the log that is not a record; the message says why."""
+
+
+Bound = int | float | str | bool
+"""A value in its stored form: dates are days since 1970-01-01, times and timestamps microseconds,
+decimals their unscaled integers."""
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnStatistics:
+    """What is known of the values of one column in some rows.
+
+    Values are ordered as DuckDB orders them: text by code points, NaN above all other floats.
+    """
+
+    nulls: int
+    """Rows in which the column is null."""
+    lower: Bound | None = None
+    """No value is less; a text may be a prefix of the least. None: unknown."""
+    upper: Bound | None = None
+    """No value is greater; a text may be one that no row has. None: unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +56,8 @@ class DataFile:
     key: str
     rows: int
     bytes: int
+    statistics: Mapping[int, ColumnStatistics] = field(default_factory=dict, hash=False)
+    """By field id of the top-level columns; a column that is not in it is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +125,7 @@ def encode(record: Record) -> bytes:
                     "topic": commit.topic,
                     "name": commit.name,
                     "location": commit.location,
-                    "files": [{"key": f.key, "rows": f.rows, "bytes": f.bytes} for f in commit.files],
+                    "files": [_file_json(file) for file in commit.files],
                 }
                 for commit in record.topics
             ],
@@ -101,6 +133,15 @@ def encode(record: Record) -> bytes:
         },
         separators=(",", ":"),
     ).encode()
+
+
+def _file_json(file: DataFile) -> dict[str, Any]:
+    return {
+        "key": file.key,
+        "rows": file.rows,
+        "bytes": file.bytes,
+        "statistics": {str(i): [s.nulls, s.lower, s.upper] for i, s in file.statistics.items()},
+    }
 
 
 def decode(key: str, data: bytes) -> Record:
@@ -125,13 +166,57 @@ def decode(key: str, data: bytes) -> Record:
 
 
 def _topic(fields: _Fields) -> TopicCommit:
-    files = [_Fields(item) for item in fields.list("files")]
     return TopicCommit(
         fields.text("topic"),
         fields.text("name"),
         fields.text("location"),
-        tuple(DataFile(f.text("key"), f.integer("rows"), f.integer("bytes")) for f in files),
+        tuple(_file(_Fields(item)) for item in fields.list("files")),
     )
+
+
+def _file(fields: _Fields) -> DataFile:
+    rows = fields.integer("rows")
+    # Records of earlier releases have no statistics.
+    statistics = fields.object("statistics") if fields.has("statistics") else {}
+    return DataFile(
+        fields.text("key"),
+        rows,
+        fields.integer("bytes"),
+        {_field_id(name): _statistics(value, rows) for name, value in statistics.items()},
+    )
+
+
+def _field_id(text: str) -> int:
+    if not _FIELD_ID.fullmatch(text) or int(text) > _MAX_FIELD_ID:
+        raise DamagedRecord(f"{text[:20]!r} is not a field id")
+    return int(text)
+
+
+def _statistics(value: object, rows: int) -> ColumnStatistics:
+    if not isinstance(value, list) or len(value) != 3:
+        raise DamagedRecord("statistics are not [nulls, lower, upper]")
+    nulls, lower, upper = value
+    if type(nulls) is not int or not 0 <= nulls <= rows:
+        raise DamagedRecord("statistics count nulls that cannot be")
+    for bound in (lower, upper):
+        _require_bound(bound)
+    if lower is not None and upper is not None and type(lower) is not type(upper):
+        raise DamagedRecord("the bounds of a column have different types")
+    return ColumnStatistics(nulls, lower, upper)
+
+
+def _require_bound(value: object) -> None:
+    if isinstance(value, str):
+        value.encode()  # a lone surrogate is a ValueError
+        good = len(value) <= MAX_BOUND_CHARACTERS
+    elif isinstance(value, float):
+        good = math.isfinite(value)
+    elif isinstance(value, int):
+        good = abs(value) < MAX_BOUND_INTEGER
+    else:
+        good = value is None
+    if not good:
+        raise DamagedRecord("a bound is not a number, a short text, true, false or null")
 
 
 class _Fields:
@@ -141,6 +226,12 @@ class _Fields:
         if not isinstance(value, Mapping):
             raise DamagedRecord("an object is expected")
         self._value: Mapping[str, Any] = value
+
+    def has(self, name: str) -> bool:
+        return name in self._value
+
+    def object(self, name: str) -> Mapping[str, Any]:
+        return _Fields(self._value.get(name))._value
 
     def text(self, name: str) -> str:
         value = self._value.get(name)

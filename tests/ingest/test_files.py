@@ -11,14 +11,26 @@ import pytest
 from boilstream.errors import Unavailable
 from boilstream.ingest.budget import MemoryBudget
 from boilstream.ingest.files import UPLOAD_THREADS, FileWriter
+from boilstream.log.records import ColumnStatistics, DataFile
 from tests.support.stores import MemoryStore
 
-SCHEMA = pa.schema([pa.field("n", pa.int64())])
+SCHEMA = pa.schema([pa.field("n", pa.int64(), metadata={"PARQUET:field_id": "4"})])
 BATCH = pa.record_batch([pa.array([1, 2, 3], pa.int64())], schema=SCHEMA)
 
 
 def later() -> float:
     return time.monotonic() + 10
+
+
+def test_a_file_comes_with_the_statistics_of_its_rows() -> None:
+    store, budget = MemoryStore(), MemoryBudget(1000)
+    writer = FileWriter(store, budget)
+    budget.reserve(2 * BATCH.nbytes, deadline=later())
+    batches = [BATCH, pa.record_batch([pa.array([None, 7], pa.int64())], schema=SCHEMA)]
+    file = writer.write("tables/t", SCHEMA, batches, 2 * BATCH.nbytes, deadline=later()).result(timeout=10)
+    writer.close(later())
+    (key,) = store.objects
+    assert file == DataFile(key, 5, len(store.objects[key]), {4: ColumnStatistics(1, 1, 7)})
 
 
 def test_a_system_without_threads_to_spare_loses_no_file(monkeypatch: pytest.MonkeyPatch) -> None:

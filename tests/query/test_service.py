@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from boilstream.auth.authorizer import Authorizer
@@ -13,10 +14,14 @@ from boilstream.auth.errors import Denied, TokenExpired
 from boilstream.auth.expiry import ExpiryRule
 from boilstream.auth.identity import Identity
 from boilstream.auth.rules import Action, Rule, Rules, TopicGlob
+from boilstream.catalog.changes import AddColumn, DropColumn, RenameTopic
+from boilstream.catalog.definition import MAX_VERSIONS
 from boilstream.catalog.names import topic_name
-from boilstream.catalog.topics import draft
+from boilstream.catalog.topics import Topic, draft
 from boilstream.catalog.types import TopicSchema
 from boilstream.errors import Internal, NotFound
+from boilstream.query.predicates.predicate import Outcome, Predicate, comparison
+from boilstream.query.scan import Segment
 from boilstream.query.service import Queries
 from tests.ingest.test_engine import SCHEMA, World, rows
 from tests.support.tokens import NOW, FakeClock
@@ -59,6 +64,19 @@ class Reading:
         schema, batches = self.queries.read(identity, NAME, **options)  # type: ignore[arg-type]
         assert schema.equals(SCHEMA)
         return batches
+
+    def plan(self, topic: Topic, predicate: Predicate | None = None) -> list[Segment]:
+        """All segments that a reader plans to read."""
+        parts = self.queries.plan_scan(reader(), topic.id, topic.version, predicate)
+        return [segment for part in parts for segment in part]
+
+    def scan(self, topic: Topic, segments: list[Segment]) -> Iterator[pa.RecordBatch]:
+        return self.queries.scan(reader(), topic.id, topic.version, segments, columns=["n"])
+
+    def drop(self, topic: Topic) -> None:
+        """As `Ingestion.drop_topic`."""
+        self.world.log_writer.commit((), dropped=(topic.id,), deadline=float("inf"))
+        self.world.catalog.drop(topic)
 
 
 @pytest.fixture
@@ -176,3 +194,144 @@ def test_a_topic_without_rows_has_a_schema_and_no_batches(reading: Reading) -> N
     reading.world.catalog.create(draft(NAME, TopicSchema.declare(SCHEMA)))
     reading.clock.advance(1000)
     assert values(reading.read(reader())) == []
+
+
+# Reads of a version of a topic, by its id
+
+
+def greater(value: int) -> Predicate:
+    """n > value, for files whose bounds are known."""
+
+    def possible(lower: object, upper: object) -> Outcome:
+        assert isinstance(upper, int)
+        return Outcome.VALUE if upper > value else Outcome.FALSE
+
+    return comparison("n", 1, pc.field("n") > value, possible)
+
+
+def test_a_scan_reads_the_files_that_may_match_with_ids_of_all(reading: Reading) -> None:
+    reading.fill("t", 1, 5, 9)
+    topic = reading.world.catalog.get(NAME)
+    segments = reading.plan(topic, greater(4))
+    assert [segment.first_row_id for segment in segments] == [1, 2]
+    assert reading.plan(topic, greater(9)) == []
+    batches = reading.queries.scan(
+        reader(), topic.id, topic.version, segments, columns=["n"], predicate=greater(5), row_ids=True
+    )
+    assert [row for batch in batches for row in batch.to_pylist()] == [{"rowid": 2, "n": 9}]
+
+
+def test_a_topic_without_rows_has_no_parts(reading: Reading) -> None:
+    assert reading.plan(reading.world.topic()) == []
+
+
+def test_a_scan_that_was_planned_finishes_whatever_becomes_of_the_topic(reading: Reading) -> None:
+    reading.fill("t", 1, 2, 3)
+    topic = reading.world.catalog.get(NAME)
+    segments = reading.plan(topic)
+    begun = reading.scan(topic, segments)
+    assert next(begun).column("n").to_pylist() == [1]
+    reading.world.append(topic, rows(4))
+    altered = reading.world.catalog.alter(topic.id, AddColumn(pa.field("m", pa.string())))
+    altered = reading.world.catalog.alter(topic.id, DropColumn("n"))
+    altered = reading.world.catalog.alter(topic.id, RenameTopic("u"))
+    assert next(begun).column("n").to_pylist() == [2]
+    reading.drop(altered)
+    assert values(begun) == [3]
+    assert values(reading.scan(topic, segments)) == [1, 2, 3]
+    with pytest.raises(NotFound, match="dropped; DETACH and ATTACH again"):
+        reading.plan(topic)
+
+
+def test_each_version_has_its_schema(reading: Reading) -> None:
+    topic = reading.world.topic()
+    later = reading.world.catalog.alter(topic.id, AddColumn(pa.field("m", pa.string())))
+    assert reading.queries.schema_of(reader(), topic.id, topic.version).declared.names == ["n"]
+    assert reading.queries.schema_of(reader(), topic.id, later.version).declared.names == ["n", "m"]
+    assert reading.queries.topic_by_id(reader(), topic.id) is later
+
+
+def test_a_forgotten_version_says_what_to_do(reading: Reading) -> None:
+    reading.fill("t", 1)
+    topic = reading.world.catalog.get(NAME)
+    segments = reading.plan(topic)
+    for number in range(MAX_VERSIONS):
+        reading.world.catalog.alter(topic.id, AddColumn(pa.field(f"c{number}", pa.int64())))
+    for call in (
+        lambda: reading.queries.schema_of(reader(), topic.id, topic.version),
+        lambda: reading.plan(topic),
+        lambda: reading.scan(topic, segments),
+    ):
+        with pytest.raises(NotFound, match=r"version 1 .* not known any more; DETACH and ATTACH again"):
+            call()
+
+
+def test_an_unknown_topic_says_what_to_do(reading: Reading) -> None:
+    for call in (
+        lambda: reading.queries.topic_by_id(reader(), "no such id"),
+        lambda: reading.queries.schema_of(reader(), "no such id", 1),
+        lambda: reading.queries.plan_scan(reader(), "no such id", 1),
+        lambda: reading.queries.scan(reader(), "no such id", 1, []),
+    ):
+        with pytest.raises(NotFound, match="DETACH and ATTACH again"):
+            call()
+
+
+def test_a_topic_whose_drop_is_under_way_is_gone_already(reading: Reading) -> None:
+    reading.fill("t", 1)
+    topic = reading.world.catalog.get(NAME)
+    reading.world.log_writer.commit((), dropped=(topic.id,), deadline=float("inf"))
+    with pytest.raises(NotFound, match="DETACH and ATTACH again"):
+        reading.plan(topic)
+
+
+def test_scans_need_the_right_to_read_the_name_that_the_topic_has_now(reading: Reading) -> None:
+    reading.fill("t", 1, 2)
+    topic = reading.world.catalog.get(NAME)
+    segments = reading.plan(topic)
+    guest = (GUEST, topic.id, topic.version)
+    for call in (
+        lambda: reading.queries.schema_of(*guest),
+        lambda: reading.queries.plan_scan(*guest),
+        lambda: reading.queries.scan(*guest, segments),
+        lambda: reading.queries.topic_by_id(GUEST, topic.id),
+    ):
+        with pytest.raises(Denied, match=r"needs read on s3\.t: "):
+            call()
+    reading.world.catalog.alter(topic.id, RenameTopic("open_t"))
+    batches = reading.queries.scan(*guest, segments)
+    assert next(batches).column("n").to_pylist() == [1]
+    reading.world.catalog.alter(topic.id, RenameTopic("closed_t"))
+    with pytest.raises(Denied, match=r"needs read on s3\.closed_t: "):
+        next(batches)
+
+
+def test_a_scan_ends_with_the_token(reading: Reading) -> None:
+    reading.fill("t", 1, 2)
+    topic = reading.world.catalog.get(NAME)
+    batches = reading.scan(topic, reading.plan(topic))
+    next(batches)
+    reading.clock.advance(1000)
+    with pytest.raises(TokenExpired):
+        next(batches)
+
+
+def test_schemas_have_the_topics_that_the_caller_may_read(reading: Reading) -> None:
+    reading.world.topic("t")
+    reading.world.topic("open_1")
+    reading.world.catalog.create_schema("Empty")
+
+    def listed(identity: Identity) -> dict[str, list[str]]:
+        schemas = reading.queries.schemas(identity)
+        return {schema: [topic.name.table for topic in topics] for schema, topics in schemas.items()}
+
+    assert listed(reader()) == {"Empty": [], "s3": ["open_1", "t"]}
+    assert listed(GUEST) == {"Empty": [], "s3": ["open_1"]}
+    assert listed(STRANGER) == {"Empty": [], "s3": []}
+
+
+def test_topics_are_listed_in_their_schema_however_it_is_written(reading: Reading) -> None:
+    reading.world.catalog.create_schema("Raw")
+    reading.world.catalog.create(draft(topic_name("RAW", "t"), TopicSchema.declare(SCHEMA)))
+    schemas = reading.queries.schemas(reader())
+    assert {schema: len(topics) for schema, topics in schemas.items()} == {"Raw": 1, "s3": 0}
