@@ -22,6 +22,8 @@ from typing import Any, Final, Self
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from boilstream.auth import jws
@@ -83,6 +85,7 @@ class SessionIssuer:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._audience = f"{URN}:{policy}" if policy else URN
+        self._policy = policy
         self._key = key
         self._max_seconds = max_seconds
         self._clock = clock
@@ -99,7 +102,7 @@ class SessionIssuer:
                     issuer=URN,
                     keys_url=URN,
                     check_audience=self._check_audience,
-                    to_identity=_to_identity,
+                    to_identity=to_identity,
                     algorithms=(ALGORITHM,),
                     token_types=frozenset({TOKEN_TYPE}),
                 ),
@@ -152,31 +155,32 @@ class SessionIssuer:
         expires_at = int(min(now + self._max_seconds, identity.expires_at))
         if expires_at <= now:
             raise InvalidToken("Expired: the token has ended, though within the leeway", "get a new one")
-        named = {
-            "groups": sorted(identity.groups & groups),
-            "roles": sorted(identity.roles & groups),
-            "scopes": sorted(identity.scopes & scopes),
-        }
         claims = {
             "iss": URN,
             "aud": self._audience,
-            "sub": identity.subject,
             "iat": int(now),
             "exp": expires_at,
             "jti": secrets.token_urlsafe(16),
-            "provider": identity.provider,
-            **({} if identity.client is None else {"client": identity.client}),
-            **{name: values for name, values in named.items() if values},
+            **reduced_claims(identity, groups, scopes),
         }
         signed = f"{self._header}.{_base64url(_json(claims))}"
         token = f"{signed}.{_base64url(self._key.sign(signed.encode('ascii')))}"
         if len(token) > MAX_SESSION_CHARACTERS:
+            listed = {name: len(claims.get(name, ())) for name in ("groups", "roles", "scopes")}
             raise InvalidArgument(
                 f"the session token would have {len(token)} characters, at most {MAX_SESSION_CHARACTERS} fit "
-                f"into a header: rules name {len(named['groups'])} groups, {len(named['roles'])} roles and "
-                f"{len(named['scopes'])} scopes of this caller; name fewer groups in the rules of the server"
+                f"into a header: rules name {listed['groups']} groups, {listed['roles']} roles and "
+                f"{listed['scopes']} scopes of this caller; name fewer groups in the rules of the server"
             )
         return Session(token, float(expires_at))
+
+    def derived_key(self, purpose: str) -> bytes:
+        """32 secret bytes for another `purpose` than sessions, from which the key itself cannot be found.
+
+        HKDF-SHA256 (RFC 5869). As sessions do, they hold on servers with the same key and the same policy.
+        """
+        info = json.dumps(["boilstream", purpose, self._policy]).encode()
+        return HKDF(algorithm=SHA256(), length=32, salt=None, info=info).derive(self._key.private_bytes_raw())
 
     def _check_audience(self, claims: Claims) -> None:
         found = audiences(claims)
@@ -188,7 +192,26 @@ class SessionIssuer:
             )
 
 
-def _to_identity(claims: Claims) -> Identity:
+def reduced_claims(identity: Identity, groups: frozenset[str], scopes: frozenset[str]) -> dict[str, Any]:
+    """Who `identity` is, as claims, with no other of its groups, roles and scopes than those given.
+
+    `groups` (for roles too) and `scopes` are the names that any rule mentions; see `Authorizer.names`.
+    """
+    named = {
+        "groups": sorted(identity.groups & groups),
+        "roles": sorted(identity.roles & groups),
+        "scopes": sorted(identity.scopes & scopes),
+    }
+    return {
+        "sub": identity.subject,
+        "provider": identity.provider,
+        **({} if identity.client is None else {"client": identity.client}),
+        **{name: values for name, values in named.items() if values},
+    }
+
+
+def to_identity(claims: Claims) -> Identity:
+    """The caller of `reduced_claims`, without an end; raises InvalidToken for claims of a wrong form."""
     return Identity(
         provider=required_text(claims, "provider"),
         subject=required_text(claims, "sub"),

@@ -1,4 +1,4 @@
-"""The one place where errors become Flight errors.
+"""The one place where errors become Flight errors; `boilstream.flight.airport.errors` is its form for DuckDB.
 
 Nothing else may reach Flight: any other exception would carry its traceback to the client.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import pyarrow.flight as flight
@@ -20,7 +20,7 @@ log = logging.getLogger("boilstream.flight.errors")
 MAX_MESSAGE_BYTES = 1024
 """Longest message: error texts travel as gRPC metadata, which has a hard limit of 8 KiB in all."""
 
-_CLASSES: dict[str, type[flight.FlightError]] = {
+CLASSES: Mapping[str, type[flight.FlightError]] = {
     "UNAUTHENTICATED": flight.FlightUnauthenticatedError,
     "PERMISSION_DENIED": flight.FlightUnauthorizedError,
     "RESOURCE_EXHAUSTED": flight.FlightUnavailableError,
@@ -28,6 +28,9 @@ _CLASSES: dict[str, type[flight.FlightError]] = {
     "TIMED_OUT": flight.FlightTimedOutError,
     "INTERNAL": flight.FlightInternalError,
 }
+"""By the code of the error; the others travel as FlightServerError."""
+
+Translate = Callable[[BoilStreamError], flight.FlightError]
 
 
 def new_error_id() -> str:
@@ -41,21 +44,27 @@ def to_flight_error(error: BoilStreamError, error_id: str | None = None) -> flig
     Details of the error stand there too.
     """
     error_id = error_id or new_error_id()
-    message = f"{error.code}: {error.message}"
+    extra = {**error.details, "code": error.code, "retryable": error.retryable, "error_id": error_id}
+    kind = CLASSES.get(error.code, flight.FlightServerError)
+    return kind(told(error, error_id), json.dumps(extra).encode())
+
+
+def told(error: BoilStreamError, error_id: str, *, with_code: bool = True) -> str:
+    """What a client reads of `error`: one line of at most MAX_MESSAGE_BYTES, valid UTF-8; the log gets it too.
+
+    It begins with the code unless the client learns of that in another way. An Internal error names its id.
+    """
+    message = f"{error.code}: {error.message}" if with_code else error.message
     if isinstance(error, Internal):
         message = f"{message}; the server's log has the details under error id {error_id}"
         log.error("error id %s: %s", error_id, error.message, exc_info=error.__cause__)
     else:
-        log.debug("error id %s: %s", error_id, message)
-    extra = {**error.details, "code": error.code, "retryable": error.retryable, "error_id": error_id}
-    kind = _CLASSES.get(error.code, flight.FlightServerError)
-    return kind(_bounded(message), json.dumps(extra).encode())
+        log.debug("error id %s: %s: %s", error_id, error.code, error.message)
+    return _bounded(" ".join(message.splitlines()))
 
 
 @contextmanager
-def flight_errors(
-    call: str, translate: Callable[[BoilStreamError], flight.FlightError] = to_flight_error
-) -> Iterator[None]:
+def flight_errors(call: str, translate: Translate = to_flight_error) -> Iterator[None]:
     """Let only Flight errors out of the block; `call` names the RPC in the log of a defect."""
     try:
         yield
@@ -66,7 +75,7 @@ def flight_errors(
     except Exception as error:  # noqa: BLE001 - the boundary: no other exception may reach Flight
         defect = Internal(f"{call} failed on a defect of the server")
         defect.__cause__ = error
-        raise to_flight_error(defect) from None
+        raise translate(defect) from None
 
 
 class _Bare(Exception):
@@ -92,5 +101,5 @@ def without_traceback() -> Iterator[None]:
 def _bounded(message: str) -> str:
     encoded = message.encode(errors="replace")
     if len(encoded) <= MAX_MESSAGE_BYTES:
-        return message
+        return encoded.decode()
     return encoded[: MAX_MESSAGE_BYTES - 3].decode(errors="ignore") + "..."

@@ -11,25 +11,29 @@ import pyarrow as pa
 import pytest
 from pyarrow import flight
 
+from boilstream.auth.capability import Capabilities
 from boilstream.auth.errors import InvalidToken, KeysUnavailable
+from boilstream.auth.expiry import ExpiryRule
 from boilstream.auth.identity import Identity
 from boilstream.auth.manager import AuthManager
 from boilstream.auth.middleware import (
+    AIRPORT_HEADER,
     ANONYMOUS,
     MIDDLEWARE_KEY,
     AuthMiddleware,
     AuthMiddlewareFactory,
+    Headers,
     bearer_token,
     identity_of,
 )
 from boilstream.errors import BoilStreamError, Internal, Unauthenticated
-from tests.support.tokens import FakeFetch, golden, token
+from tests.support.tokens import NOW, FakeClock, FakeFetch, golden, token
 
 HOW_TO = "send the header authorization: Bearer <token>"
 SCHEMA = pa.schema([("subject", pa.string())])
 DESCRIPTOR = flight.FlightDescriptor.for_path("s3", "t")
 
-Headers = list[tuple[bytes, bytes]]
+NONE: frozenset[str] = frozenset()
 
 
 def to_flight_error(error: BoilStreamError) -> Exception:
@@ -42,18 +46,29 @@ def to_flight_error(error: BoilStreamError) -> Exception:
 
 
 class Server(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow has no types
-    """Answers every kind of call with the subject of the caller; counts the calls that got through."""
+    """Answers every kind of call with the subject of the caller; counts the calls that got through.
 
-    def __init__(self, manager: AuthManager | None, *, gate: bool = True) -> None:
-        factory = AuthMiddlewareFactory(manager, lambda error, call: to_flight_error(error))
+    DoGet, DoExchange and the action `endpoints` are those that need no more than a transaction id.
+    """
+
+    def __init__(
+        self, manager: AuthManager | None, *, gate: bool = True, clock: FakeClock | None = None
+    ) -> None:
+        self.capabilities = Capabilities(bytes(32), expiry=ExpiryRule(0, clock or FakeClock()))
+        factory = AuthMiddlewareFactory(manager, self._refuse, self.capabilities)
         super().__init__("grpc://127.0.0.1:0", middleware={MIDDLEWARE_KEY: factory} if gate else {})
         self.handled = 0
         self.calls = 0
+        self.refused: list[tuple[str, bool]] = []
 
-    def _subject(self, context: Any) -> str:
+    def _refuse(self, error: BoilStreamError, call: str, headers: Headers) -> Exception:
+        self.refused.append((call, AIRPORT_HEADER in headers))
+        return to_flight_error(error)
+
+    def _subject(self, context: Any, *, data: bool = False) -> str:
         self.handled += 1
         try:
-            subject = identity_of(context).subject
+            subject = identity_of(context, transaction_suffices=data).subject
         except BoilStreamError as error:
             raise to_flight_error(error) from None
         self.calls += 1
@@ -74,17 +89,17 @@ class Server(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow has no t
         return flight.SchemaResult(SCHEMA.with_metadata({"subject": self._subject(context)}))
 
     def do_get(self, context: Any, ticket: Any) -> Any:
-        return flight.RecordBatchStream(pa.table({"subject": [self._subject(context)]}))
+        return flight.RecordBatchStream(pa.table({"subject": [self._subject(context, data=True)]}))
 
     def do_put(self, context: Any, descriptor: Any, reader: Any, writer: Any) -> None:
         writer.write(self._subject(context).encode())
 
     def do_exchange(self, context: Any, descriptor: Any, reader: Any, writer: Any) -> None:
         writer.begin(SCHEMA)
-        writer.write_table(pa.table({"subject": [self._subject(context)]}))
+        writer.write_table(pa.table({"subject": [self._subject(context, data=True)]}))
 
     def do_action(self, context: Any, action: Any) -> Iterator[bytes]:
-        yield self._subject(context).encode()
+        yield self._subject(context, data=action.type == "endpoints").encode()
 
     def list_actions(self, context: Any) -> list[Any]:
         return [(self._subject(context), "")]
@@ -102,6 +117,10 @@ def _do_exchange(client: Any, options: Any) -> str:
     with writer:
         writer.done_writing()
         return str(reader.read_all()["subject"][0])
+
+
+def _do_action(client: Any, options: Any, name: str) -> str:
+    return bytes(next(iter(client.do_action(flight.Action(name, b""), options))).body).decode()
 
 
 def _schema_subject(schema: Any) -> str:
@@ -122,9 +141,7 @@ CALLS: dict[str, Callable[[Any, Any], str]] = {
     "DoGet": lambda client, options: str(client.do_get(flight.Ticket(b""), options).read_all()["subject"][0]),
     "DoPut": _do_put,
     "DoExchange": _do_exchange,
-    "DoAction": lambda client, options: (
-        next(iter(client.do_action(flight.Action("whoami", b""), options))).body.to_pybytes().decode()
-    ),
+    "DoAction": lambda client, options: _do_action(client, options, "whoami"),
     "ListActions": lambda client, options: str(client.list_actions(options)[0].type),
 }
 
@@ -194,7 +211,7 @@ def test_two_tokens_are_refused(server: Server, good: bytes) -> None:
 
 
 def test_other_headers_do_not_matter(server: Server, good: bytes) -> None:
-    headers: Headers = [
+    headers = [
         (b"x-authorization", b"Bearer x"),
         (b"data-bin", b"\xff\x00"),
         (b"authorization", b"Bearer " + good),
@@ -246,13 +263,14 @@ class Context:
 def start(error: Exception) -> BoilStreamError:
     """The error that every kind of call with a token meets when its authentication raises `error`."""
     passed: list[tuple[BoilStreamError, str]] = []
+    headers = {"authorization": ["Bearer secret-token"]}
 
-    def remember(translated: BoilStreamError, call: str) -> Exception:
+    def remember(translated: BoilStreamError, call: str, sent: Headers) -> Exception:
         passed.append((translated, call))
+        assert sent is headers
         return to_flight_error(translated)
 
-    factory = AuthMiddlewareFactory(StubManager(error), remember)  # type: ignore[arg-type]  # as much of it as is used
-    headers = {"authorization": ["Bearer secret-token"]}
+    factory = AuthMiddlewareFactory(StubManager(error), remember, Capabilities(bytes(32)))  # type: ignore[arg-type]  # as much of it as is used
     with pytest.raises(flight.FlightError) as caught:
         factory.start_call(Info(flight.FlightMethod.DO_PUT), headers)
     assert caught.value.__cause__ is None
@@ -335,3 +353,229 @@ def test_a_key_server_that_is_down_is_retryable(manager: AuthManager, fetch: Fak
     fetch.body = json.dumps({}).encode()
     with Server(manager) as server, pytest.raises(flight.FlightUnavailableError, match="try again"):
         call(server, "DoGet", (b"authorization", b"Bearer " + good))
+
+
+# Calls of Airport's client: some come without the token that it has, but with a transaction id.
+
+PROCESS = "3f0a7c8e-5d0f-4a0e-9a57-0d6d3f1b2c4d"
+SUBJECT = golden().user["sub"]
+CALLER = Identity("okta", SUBJECT, expires_at=NOW + 600.0)
+BY_TRANSACTION: dict[str, Callable[[Any, Any], str]] = {
+    "DoGet": CALLS["DoGet"],
+    "DoExchange": CALLS["DoExchange"],
+    "endpoints": lambda client, options: _do_action(client, options, "endpoints"),
+}
+NOT_BY_TRANSACTION = sorted(CALLS.keys() - BY_TRANSACTION.keys())
+ALL_CALLS = CALLS | BY_TRANSACTION
+
+
+def transaction(server: Server, caller: Identity = CALLER, process: str = PROCESS) -> str:
+    text = server.capabilities.issue(
+        caller, catalog="boilstream", client_session=process, groups=NONE, scopes=NONE
+    )
+    assert text is not None
+    return text
+
+
+def airport(**headers: str | None) -> list[tuple[bytes, bytes]]:
+    """Headers as the client sends them; None leaves one out."""
+    sent = {
+        "airport_user_agent": "airport/20250723",
+        "authority": "grpc://localhost:50051",
+        "airport_client_session_id": PROCESS,
+        "airport_catalog": "boilstream",
+    } | headers
+    return [
+        (name.replace("_", "-").encode(), value.encode()) for name, value in sent.items() if value is not None
+    ]
+
+
+def airport_call(server: Server, kind: str, *more: tuple[bytes, bytes], **headers: str | None) -> str:
+    options = flight.FlightCallOptions(headers=[*airport(**headers), *more], timeout=30)
+    with flight.connect(f"grpc://127.0.0.1:{server.port}") as client:
+        return ALL_CALLS[kind](client, options)
+
+
+@pytest.mark.parametrize("kind", BY_TRANSACTION)
+@pytest.mark.parametrize("catalog", ["boilstream", "BoilStream", None])
+def test_a_transaction_id_stands_for_the_token_where_the_client_sends_none(
+    server: Server, kind: str, catalog: str | None
+) -> None:
+    text = transaction(server)
+    assert airport_call(server, kind, airport_transaction_id=text, airport_catalog=catalog) == SUBJECT
+    assert server.calls == 1
+
+
+@pytest.mark.parametrize("kind", NOT_BY_TRANSACTION)
+def test_other_calls_need_a_token_whatever_the_transaction(server: Server, kind: str) -> None:
+    with pytest.raises(REFUSED, match=r"no bearer token: .*CREATE SECRET .*Unauthenticated"):
+        airport_call(server, kind, airport_transaction_id=transaction(server))
+    assert server.calls == 0
+    if kind in ("DoPut", "GetSchema"):
+        assert server.handled == 0
+
+
+@pytest.mark.parametrize("kind", BY_TRANSACTION)
+def test_only_calls_of_airports_client_are_opened_so(server: Server, kind: str) -> None:
+    with pytest.raises(flight.FlightUnauthenticatedError, match="no bearer token") as caught:
+        airport_call(server, kind, airport_transaction_id=transaction(server), airport_user_agent=None)
+    assert "CREATE SECRET" not in str(caught.value)
+    assert server.calls == 0
+
+
+@pytest.mark.parametrize("kind", ALL_CALLS)
+def test_airports_calls_without_token_and_transaction_are_told_what_to_do(server: Server, kind: str) -> None:
+    with pytest.raises(REFUSED, match=f"{HOW_TO}; in DuckDB: CREATE SECRET"):
+        airport_call(server, kind)
+    assert server.calls == 0
+
+
+REFUSALS: dict[str, tuple[dict[str, str | None], str]] = {
+    "altered": ({"airport_transaction_id": "eyJ9.AAAA"}, "altered, or was made by another server"),
+    "empty": ({"airport_transaction_id": ""}, "altered, or was made by another server"),
+    "other process": ({"airport_client_session_id": "other"}, "another client process"),
+    "no process": ({"airport_client_session_id": None}, "another client process"),
+    "other catalog": ({"airport_catalog": "other"}, "another catalog"),
+}
+
+
+@pytest.mark.parametrize("kind", BY_TRANSACTION)
+@pytest.mark.parametrize("case", REFUSALS)
+@pytest.mark.parametrize("with_token", [False, True])
+def test_a_transaction_id_that_does_not_fit_is_refused_also_beside_a_token(
+    server: Server, good: bytes, kind: str, case: str, with_token: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    changes, reason = REFUSALS[case]
+    authorization = f"Bearer {good.decode()}" if with_token else None
+    headers = {"airport_transaction_id": transaction(server), "authorization": authorization}
+    with pytest.raises(flight.FlightUnauthenticatedError, match=reason) as caught:
+        airport_call(server, kind, **(headers | changes))
+    assert "Traceback" not in str(caught.value)
+    assert server.calls == 0
+    assert server.refused == ([("DoExchange", True)] if kind == "DoExchange" else [])
+    assert any(
+        record.name == "boilstream.auth.middleware" and reason in record.getMessage()
+        for record in caplog.records
+    )
+    assert transaction(server)[:20] not in caplog.text
+
+
+@pytest.mark.parametrize("name", ["airport-transaction-id", "airport-client-session-id", "airport-catalog"])
+@pytest.mark.parametrize("with_token", [False, True])
+def test_headers_that_decide_come_once(server: Server, good: bytes, name: str, with_token: bool) -> None:
+    text = transaction(server)
+    authorization = f"Bearer {good.decode()}" if with_token else None
+    values = {
+        "airport-transaction-id": text,
+        "airport-client-session-id": PROCESS,
+        "airport-catalog": "boilstream",
+    }
+    with pytest.raises(flight.FlightUnauthenticatedError, match=f"2 headers {name}: send one"):
+        airport_call(
+            server,
+            "DoGet",
+            (name.encode(), values[name].encode()),
+            airport_transaction_id=text,
+            authorization=authorization,
+        )
+    assert server.calls == 0
+
+
+def test_an_expired_transaction_says_what_to_do(manager: AuthManager, clock: FakeClock, good: bytes) -> None:
+    with Server(manager, clock=clock) as server:
+        text = transaction(server)
+        clock.advance(600)
+        for kind in BY_TRANSACTION:
+            with pytest.raises(
+                flight.FlightUnauthenticatedError, match="has expired: end it, or DETACH and ATTACH again"
+            ):
+                airport_call(server, kind, airport_transaction_id=text)
+        authorization = f"Bearer {good.decode()}"
+        assert (
+            airport_call(server, "DoGet", airport_transaction_id=text, authorization=authorization) == SUBJECT
+        )
+
+
+@pytest.mark.parametrize("kind", ALL_CALLS)
+def test_beside_a_token_the_token_decides(server: Server, good: bytes, kind: str) -> None:
+    text = transaction(server)
+    authorization = f"Bearer {good.decode()}"
+    assert airport_call(server, kind, airport_transaction_id=text, authorization=authorization) == SUBJECT
+
+
+@pytest.mark.parametrize("authorization", ["Bearer x", "Basic eDp5", "", "Bearer"])
+def test_a_bad_token_is_not_mended_by_a_transaction(server: Server, authorization: str) -> None:
+    for kind in BY_TRANSACTION:
+        with pytest.raises(flight.FlightUnauthenticatedError, match=r"token|scheme"):
+            airport_call(
+                server, kind, airport_transaction_id=transaction(server), authorization=authorization
+            )
+    assert server.calls == 0
+
+
+def test_a_transaction_of_another_user_is_refused_beside_a_token(server: Server, good: bytes) -> None:
+    other = transaction(server, Identity("okta", "mallory", expires_at=NOW + 600.0))
+    assert airport_call(server, "DoGet", airport_transaction_id=other) == "mallory"
+    with pytest.raises(flight.FlightUnauthenticatedError, match="another user"):
+        airport_call(server, "DoGet", airport_transaction_id=other, authorization=f"Bearer {good.decode()}")
+    assert server.calls == 1
+
+
+def test_a_token_in_the_place_of_a_transaction_id_opens_nothing(server: Server, good: bytes) -> None:
+    with pytest.raises(flight.FlightUnauthenticatedError, match="altered"):
+        airport_call(server, "DoGet", airport_transaction_id=good.decode())
+    with pytest.raises(flight.FlightUnauthenticatedError, match="invalid token"):
+        airport_call(server, "DoGet", authorization=f"Bearer {transaction(server)}")
+    assert server.calls == 0
+
+
+def test_without_providers_transaction_ids_do_not_matter() -> None:
+    with Server(None) as server:
+        for kind in ALL_CALLS:
+            assert airport_call(server, kind, airport_transaction_id=transaction(server)) == "anonymous"
+            assert airport_call(server, kind, airport_transaction_id="made up") == "anonymous"
+
+
+def test_bytes_that_are_no_text_are_no_transaction_id(server: Server) -> None:
+    factory = AuthMiddlewareFactory(
+        StubManager(KeyError("unused")),  # type: ignore[arg-type]  # as much of it as is used
+        lambda error, _call, _headers: to_flight_error(error),
+        server.capabilities,
+    )
+    headers: dict[str, list[str | bytes]] = {
+        "airport-user-agent": ["airport/20250723"],
+        "airport-client-session-id": [PROCESS],
+        "airport-transaction-id": [b"\xff\xfe"],
+    }
+    passed = factory.start_call(Info(flight.FlightMethod.DO_GET), headers)
+    with pytest.raises(Unauthenticated, match="altered"):
+        identity_of(Context(passed), transaction_suffices=True)
+
+
+def test_a_defect_beside_a_transaction_is_an_internal_error(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(Capabilities):
+        def redeem(self, text: str, *, catalog: str | None, client_session: str | None) -> Identity:
+            raise KeyError(text)
+
+    factory = AuthMiddlewareFactory(
+        StubManager(KeyError("unused")),  # type: ignore[arg-type]  # as much of it as is used
+        lambda error, _call, _headers: to_flight_error(error),
+        Broken(bytes(32)),
+    )
+    headers = {"airport-user-agent": ["a"], "airport-transaction-id": ["secret-id"]}
+    passed = factory.start_call(Info(flight.FlightMethod.DO_GET), headers)
+    with pytest.raises(Internal) as caught:
+        identity_of(Context(passed), transaction_suffices=True)
+    assert "secret-id" not in caught.value.message
+    assert "secret-id" not in caplog.text
+
+
+@pytest.mark.parametrize("method", [flight.FlightMethod.DO_ACTION, flight.FlightMethod.DO_GET])
+@pytest.mark.parametrize("has_manager", [False, True])
+def test_a_handler_can_tell_whether_its_call_is_an_action(method: Any, has_manager: bool) -> None:
+    factory = AuthMiddlewareFactory(
+        StubManager(InvalidToken("x")) if has_manager else None,  # type: ignore[arg-type]  # as much as is used
+        lambda error, _call, _headers: to_flight_error(error),
+        Capabilities(bytes(32)),
+    )
+    assert factory.start_call(Info(method), {}).is_action == (method == flight.FlightMethod.DO_ACTION)

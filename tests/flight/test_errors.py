@@ -72,6 +72,38 @@ def test_flight_errors_pass_unchanged() -> None:
     assert caught.value is original
 
 
+def test_a_defect_goes_the_way_of_all_errors() -> None:
+    told: list[errors.BoilStreamError] = []
+
+    def translate(error: errors.BoilStreamError) -> flight.FlightError:
+        told.append(error)
+        return flight.FlightError("of the caller's making")
+
+    for raised in (errors.NotFound("x"), KeyError("secret")):
+        with (
+            pytest.raises(flight.FlightError, match="of the caller's making") as caught,
+            flight_errors("DoGet", translate),
+        ):
+            raise raised
+        assert caught.value.__suppress_context__
+    assert [type(error) for error in told] == [errors.NotFound, errors.Internal]
+    assert isinstance(told[1].__cause__, KeyError)
+    assert "secret" not in told[1].message
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ("one\ntwo\r\nthree\u2028four", "one two three four"),
+        ("half a pair \ud800", "half a pair ?"),
+        ("täulu / 1 \U0001f600", "täulu / 1 \U0001f600"),
+    ],
+)
+def test_a_message_is_one_line_that_any_client_can_decode(message: str, expected: str) -> None:
+    """pyarrow would send its own traceback for a text that is no UTF-8."""
+    assert str(to_flight_error(errors.NotFound(message))) == f"NOT_FOUND: {expected}"
+
+
 def test_long_messages_are_cut_at_a_character() -> None:
     message = str(to_flight_error(errors.InvalidArgument("ä" * 5000)))
     assert len(message.encode()) <= MAX_MESSAGE_BYTES

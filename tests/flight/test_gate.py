@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgpack
 import pyarrow as pa
 import pyarrow.flight as flight
 import pytest
@@ -17,7 +18,9 @@ from boilstream.auth.errors import InvalidToken, KeysUnavailable, TokenExpired
 from boilstream.auth.identity import Caller, Identity
 from boilstream.auth.middleware import MIDDLEWARE_KEY, AuthMiddleware
 from boilstream.auth.rules import Rules
-from boilstream.errors import BoilStreamError, NotFound, Unauthenticated
+from boilstream.errors import BoilStreamError, InvalidArgument, NotFound, Unauthenticated, Unavailable
+from boilstream.flight.call import MIDDLEWARE_KEY as CALL_KEY
+from boilstream.flight.call import CallMiddleware
 from boilstream.flight.gate import Gate, peer_of
 from boilstream.observe.audit import AuditLog
 from boilstream.observe.metrics import Metrics
@@ -27,15 +30,34 @@ PEER = "ipv4:192.0.2.7:41234"
 NOBODY = Authorizer(Rules(write_groups=frozenset({"Writers"})))
 
 
+DUCKDB: Mapping[str, Sequence[str | bytes]] = {"airport-user-agent": ["airport/20250723"]}
+
+
 class Context:
     """What Flight gives to a handler."""
 
-    def __init__(self, caller: Identity | BoilStreamError | None, peer: str | bytes = PEER) -> None:
-        self._middleware = None if caller is None else AuthMiddleware(caller)
+    def __init__(
+        self,
+        caller: Identity | BoilStreamError | None,
+        peer: str | bytes = PEER,
+        *,
+        method: Any = None,
+        headers: Mapping[str, Sequence[str | bytes]] | None = None,
+        by_transaction: bool = False,
+    ) -> None:
+        self._middleware: dict[str, object] = {}
+        if caller is not None:
+            self._middleware[MIDDLEWARE_KEY] = AuthMiddleware(
+                caller, method=method, by_transaction=by_transaction
+            )
+        if headers is not None:
+            self._middleware[CALL_KEY] = CallMiddleware(headers)
         self._peer = peer
+        self.returned = False
 
-    def get_middleware(self, key: str) -> AuthMiddleware | None:
-        return self._middleware if key == MIDDLEWARE_KEY else None
+    def get_middleware(self, key: str) -> object:
+        assert not self.returned, "the context was touched after its call"
+        return self._middleware.get(key)
 
     def peer(self) -> str | bytes:
         return self._peer
@@ -156,7 +178,7 @@ def test_the_open_way_knows_no_caller_and_audits_refusals(guarded: Guarded) -> N
 
 
 def test_the_middleware_refuses_with_the_same_answer_and_no_address(guarded: Guarded) -> None:
-    error = guarded.gate.refuse(InvalidToken("Expired: x"), "DoPut")
+    error = guarded.gate.refuse(InvalidToken("Expired: x"), "DoPut", {"authorization": ["Bearer x"]})
     assert isinstance(error, flight.FlightUnauthenticatedError)
     line = guarded.line()
     assert (line["call"], line["peer"], line["reason"]) == ("DoPut", None, "Expired: x")
@@ -167,7 +189,10 @@ BATCHES = [pa.record_batch({"n": [number]}) for number in range(3)]
 
 
 def test_guarded_batches_are_the_batches(guarded: Guarded) -> None:
-    assert list(guarded.gate.guard(Caller(IDENTITY, PEER, "DoGet"), iter(BATCHES))) == BATCHES
+    context = Context(IDENTITY)
+    taken = guarded.gate.guard(context, Caller(IDENTITY, PEER, "DoGet"), iter(BATCHES))
+    context.returned = True
+    assert list(taken) == BATCHES
 
 
 @pytest.mark.parametrize(
@@ -185,7 +210,7 @@ def test_what_happens_while_batches_are_taken_is_translated_too(
         yield BATCHES[0]
         raise error
 
-    taken = guarded.gate.guard(Caller(IDENTITY, PEER, "DoGet"), failing())
+    taken = guarded.gate.guard(Context(IDENTITY), Caller(IDENTITY, PEER, "DoGet"), failing())
     assert next(taken) is BATCHES[0]
     with pytest.raises(kind) as caught:
         next(taken)
@@ -206,7 +231,7 @@ def test_batches_that_nobody_takes_any_more_are_given_up_without_an_error(guarde
         finally:
             closed.append(True)
 
-    taken = guarded.gate.guard(Caller(IDENTITY, PEER, "DoGet"), watched())
+    taken = guarded.gate.guard(Context(IDENTITY), Caller(IDENTITY, PEER, "DoGet"), watched())
     next(taken)
     taken.close()  # type: ignore[attr-defined]  # it is a generator
     assert closed == [True]
@@ -218,3 +243,134 @@ def test_batches_that_nobody_takes_any_more_are_given_up_without_an_error(guarde
 )
 def test_the_address_is_text_or_not_known(peer: str | bytes, text: str | None) -> None:
     assert peer_of(Context(IDENTITY, peer)) == text
+
+
+# A caller by transaction id.
+
+
+def test_a_transaction_opens_what_says_so_and_nothing_else(guarded: Guarded) -> None:
+    context = Context(IDENTITY, by_transaction=True, headers=DUCKDB)
+    with guarded.gate.enter(context, "DoGet", transaction_suffices=True) as caller:
+        assert caller == Caller(IDENTITY, PEER, "DoGet")
+    with (
+        pytest.raises(flight.FlightError, match=r"no bearer token: .* CREATE SECRET"),
+        guarded.gate.enter(context, "action drop_table"),
+    ):
+        pytest.fail("the handler ran")
+    assert guarded.line()["decision"] == "unauthenticated"
+
+
+def test_what_a_caller_by_transaction_does_is_audited_as_with_a_token(guarded: Guarded) -> None:
+    for by_transaction in (True, False):
+        context = Context(IDENTITY, by_transaction=by_transaction, headers=DUCKDB)
+        with (
+            pytest.raises(flight.FlightError, match="needs write"),
+            guarded.gate.enter(context, "DoExchange", transaction_suffices=True) as caller,
+        ):
+            NOBODY.require(caller.identity, Action.WRITE, None)
+    lines = [{**line, "error_id": None, "time": None} for line in guarded.lines()]
+    assert len(lines) == 2
+    assert lines[0] == lines[1]
+    assert (lines[0]["provider"], lines[0]["subject"], lines[0]["decision"]) == ("okta", "00u1", "denied")
+
+
+# The dialect of DuckDB.
+
+DO_ACTION = flight.FlightMethod.DO_ACTION
+DO_GET = flight.FlightMethod.DO_GET
+
+
+def typed(error: flight.FlightError) -> tuple[str, str]:
+    """Kind and message of an error as the extension shows them; it shows nothing of other ones."""
+    assert type(error) is flight.FlightServerError
+    details = msgpack.unpackb(error.extra_info)
+    assert details.keys() == {"exception_type", "message"}
+    assert str(error) == details["message"]
+    return details["exception_type"], details["message"]
+
+
+def raised(guarded: Guarded, context: Context, error: Exception) -> flight.FlightError:
+    """What becomes of an error of a handler."""
+    with pytest.raises(flight.FlightError) as caught, guarded.gate.enter(context, "a call"):
+        raise error
+    assert caught.value.__suppress_context__
+    made: flight.FlightError = caught.value
+    return made
+
+
+def test_in_actions_of_duckdb_every_error_is_of_the_base_class(guarded: Guarded) -> None:
+    """All other classes make the extension wait for 3 seconds."""
+    context = Context(IDENTITY, method=DO_ACTION, headers=DUCKDB)
+    for error in (
+        NotFound("x"),
+        Unavailable("x"),
+        InvalidToken("x"),
+        KeyError("secret"),
+        pa.ArrowInvalid("x"),
+    ):
+        made = raised(guarded, context, error)
+        assert type(made) is flight.FlightError
+        assert "secret" not in str(made)
+    assert str(raised(guarded, context, NotFound("no such topic"))) == "NOT_FOUND: no such topic"
+
+
+def test_in_other_calls_of_duckdb_errors_have_its_types(guarded: Guarded) -> None:
+    context = Context(IDENTITY, method=DO_GET, headers=DUCKDB)
+    assert typed(raised(guarded, context, NotFound("no such topic"))) == (
+        "InvalidInputException",
+        "no such topic",
+    )
+    defect = raised(guarded, context, KeyError("secret"))
+    assert isinstance(defect, flight.FlightInternalError)
+    assert "secret" not in str(defect)
+    assert not defect.extra_info
+
+
+def test_a_caller_without_a_token_is_told_in_the_same_way(guarded: Guarded) -> None:
+    error = Unauthenticated("no bearer token")
+    for context, kind in (
+        (Context(error, method=DO_ACTION, headers=DUCKDB), flight.FlightError),
+        (Context(error, method=DO_GET, headers=DUCKDB), flight.FlightServerError),
+        (Context(error, method=DO_GET, headers={}), flight.FlightUnauthenticatedError),
+        (Context(error, method=DO_ACTION), flight.FlightUnauthenticatedError),
+    ):
+        with pytest.raises(flight.FlightError) as caught, guarded.gate.enter(context, "a call"):
+            pytest.fail("the handler ran")
+        assert type(caught.value) is kind
+    assert len(guarded.lines()) == 4
+
+
+def test_the_open_way_has_the_dialect_too(guarded: Guarded) -> None:
+    context = Context(Unauthenticated("x"), method=DO_ACTION, headers=DUCKDB)
+    with pytest.raises(flight.FlightError) as caught, guarded.gate.open(context, "action session"):
+        raise InvalidArgument("x")
+    assert type(caught.value) is flight.FlightError
+
+
+def test_the_middleware_refuses_in_the_dialect_too(guarded: Guarded) -> None:
+    error = guarded.gate.refuse(Unauthenticated("no bearer token"), "DoExchange", DUCKDB)
+    assert typed(error) == ("PermissionException", "no bearer token")
+    assert guarded.line()["call"] == "DoExchange"
+
+
+def test_what_happens_while_batches_are_taken_has_the_dialect_and_leaves_the_context_alone(
+    guarded: Guarded,
+) -> None:
+    def failing(error: Exception) -> Iterator[pa.RecordBatch]:
+        yield BATCHES[0]
+        raise error
+
+    for error, kind in (
+        (TokenExpired(), flight.FlightServerError),
+        (KeyError("s"), flight.FlightInternalError),
+    ):
+        context = Context(IDENTITY, method=DO_GET, headers=DUCKDB)
+        taken = guarded.gate.guard(context, Caller(IDENTITY, PEER, "DoGet"), failing(error))
+        context.returned = True
+        assert next(taken) is BATCHES[0]
+        with pytest.raises(flight.FlightError) as caught:
+            next(taken)
+        assert type(caught.value) is kind
+        if isinstance(error, TokenExpired):
+            assert typed(caught.value)[0] == "PermissionException"
+    assert guarded.line()["subject"] == "00u1"
