@@ -21,6 +21,7 @@ import pyarrow as pa
 from boilstream.addresses import is_loopback, listen_host
 from boilstream.auth.audit import Auditor
 from boilstream.auth.authorizer import Authorizer
+from boilstream.auth.capability import build_capabilities
 from boilstream.auth.exchange import SessionExchange
 from boilstream.auth.expiry import ExpiryRule
 from boilstream.auth.manager import build_manager
@@ -30,6 +31,8 @@ from boilstream.catalog.topics import TopicCatalog
 from boilstream.certificates import read_certificates
 from boilstream.errors import ConfigurationError
 from boilstream.flight.actions import Actions
+from boilstream.flight.airport.actions import AirportActions
+from boilstream.flight.airport.reads import Reads
 from boilstream.flight.gate import Gate
 from boilstream.flight.server import FlightServer
 from boilstream.ingest.engine import IngestEngine
@@ -101,6 +104,7 @@ class App:
                 catalog,
                 self._engine,
                 log_writer,
+                index,
                 self._authorizer,
                 expiry=expiry,
                 auditor=auditor,
@@ -120,18 +124,26 @@ class App:
                     METRICS_PATH,
                 )
             scheme = "grpc+tls" if certificates else "grpc"
+            queries = Queries(catalog, index, store, self._authorizer, expiry)
+            capabilities = build_capabilities(settings, manager)
+            reads = Reads(queries, capabilities)
             try:
                 self._flight = FlightServer(
                     f"{scheme}://{_bracketed(host)}:{settings.flight_port}",
                     manager=manager,
                     gate=Gate(auditor),
                     ingestion=ingestion,
-                    queries=Queries(catalog, index, store, self._authorizer, expiry),
+                    queries=queries,
                     actions=Actions(
                         ingestion,
                         SessionExchange(manager, self._authorizer, auditor),
                         node=log_writer.writer,
                     ),
+                    airport=AirportActions(
+                        catalog, ingestion, queries, reads, self._authorizer, capabilities
+                    ),
+                    reads=reads,
+                    capabilities=capabilities,
                     certificates=certificates,
                     client_ca=client_ca,
                 )

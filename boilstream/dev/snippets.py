@@ -1,7 +1,7 @@
 """What `boilstream dev` prints: addresses, a token, and snippets that work when pasted.
 
-Everything is real: absolute paths, the token, the client's secret. Nothing needs a package that
-is not installed beside BoilStream, except duckdb in the one that says so.
+Everything is real: absolute paths, the token, the client's secret. Nothing needs a program that
+is not installed beside BoilStream, except in the one that says so.
 """
 
 from __future__ import annotations
@@ -41,6 +41,8 @@ class Snippets:
     """Writes two rows, reads the acknowledgement, reads all rows back."""
     duckdb: str
     """Counts the rows with SQL."""
+    airport: str
+    """Attaches the server to the DuckDB command, and creates, writes and queries a table in SQL."""
     curl: str
     """Gets a token by the client credentials grant."""
     token: str
@@ -82,12 +84,32 @@ duckdb.sql(\"\"\"
 """
 
 
+_TABLE_IN_SQL = """
+CREATE TABLE IF NOT EXISTS boilstream.s3.user_events (
+    timestamp TIMESTAMPTZ, user_id VARCHAR, event_type VARCHAR, properties JSON);
+INSERT INTO boilstream.s3.user_events
+    SELECT now(), 'user-' || i, 'sign_up', {'plan': 'free'}::JSON FROM range(3) t(i);
+SELECT event_type, count(*) AS events, count(DISTINCT user_id) AS users, max(timestamp) AS latest
+    FROM boilstream.s3.user_events
+    GROUP BY event_type
+    ORDER BY events DESC, event_type;
+"""
+
+
 def make_snippets(session: DevSession) -> Snippets:
     """The commands for one session."""
     quote = shlex.quote
     return Snippets(
         pyarrow=_program(session, "import json\nfrom datetime import datetime, timezone\n", _WRITE_AND_READ),
         duckdb=_program(session, "import duckdb\n", _QUERY),
+        airport=f"""\
+GRPC_DEFAULT_SSL_ROOTS_FILE_PATH={quote(str(session.ca_cert))} duckdb <<'SQL'
+INSTALL airport FROM community;
+LOAD airport;
+CREATE SECRET boilstream (TYPE airport, auth_token '{session.token}', SCOPE '{session.flight_location}');
+SET arrow_lossless_conversion = true;
+ATTACH 'boilstream' (TYPE AIRPORT, location '{session.flight_location}/');
+{_TABLE_IN_SQL}SQL""",
         curl=" \\\n  ".join(
             [
                 f"curl --silent --show-error --cacert {quote(str(session.ca_cert))}",
@@ -126,9 +148,13 @@ Paste any of these into a second terminal.
 
 {snippets.pyarrow}
 
---- Query with DuckDB (needs rows from the snippet above) ---
+--- Query with DuckDB in Python (needs rows from the snippet above) ---
 
 {snippets.duckdb}
+
+--- Attach with DuckDB's Airport extension (needs the duckdb command, and the internet to install it) ---
+
+{snippets.airport}
 
 --- Get a token with client id and secret ---
 

@@ -57,9 +57,8 @@ class Actions:
         session = 'a short token for a long one; needs no header; body {"token": "<bearer token>"}'
         return [*described, (SESSION, session)]
 
-    def call_name(self, name: str) -> str:
-        """The action in logs, without text that a client made up."""
-        return f"action {name}" if name in self._actions else "unknown action"
+    def __contains__(self, name: str) -> bool:
+        return name in self._actions
 
     def run(self, caller: Caller, name: str, body: bytes | memoryview) -> bytes:
         """The result of an action; raises Unimplemented for an unknown one."""

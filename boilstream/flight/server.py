@@ -5,24 +5,29 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 
 import pyarrow as pa
 import pyarrow.flight as flight
 
+from boilstream.auth.capability import Capabilities
 from boilstream.auth.manager import AuthManager
+from boilstream.auth.middleware import CLIENT_SESSION_HEADER, AuthMiddlewareFactory
 from boilstream.auth.middleware import MIDDLEWARE_KEY as AUTH_KEY
-from boilstream.auth.middleware import AuthMiddlewareFactory
 from boilstream.catalog.topics import Topic
 from boilstream.errors import InvalidArgument, Unavailable, Unimplemented
 from boilstream.flight.actions import SESSION, Actions
+from boilstream.flight.airport.actions import TRANSACTION_SUFFICES, AirportActions, AirportCall
+from boilstream.flight.airport.exchange import OPERATION_HEADER, RETURN_HEADER, run_exchange
+from boilstream.flight.airport.reads import SEALED, Reads
 from boilstream.flight.call import MIDDLEWARE_KEY as CALL_KEY
 from boilstream.flight.call import CallMiddlewareFactory, Connection, header
 from boilstream.flight.descriptors import ReadTicket, decode_ticket, encode_ticket, topic_of
 from boilstream.flight.errors import without_traceback
 from boilstream.flight.gate import Gate
+from boilstream.flight.streams import batches, schema_of
 from boilstream.ingest.group import Receipt
-from boilstream.ingest.service import CallersAppend, Ingestion
+from boilstream.ingest.service import Ingestion
 from boilstream.query.service import Queries, TopicSummary
 
 log = logging.getLogger("boilstream.flight.server")
@@ -45,6 +50,9 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow ha
         ingestion: Ingestion,
         queries: Queries,
         actions: Actions,
+        airport: AirportActions,
+        reads: Reads,
+        capabilities: Capabilities,
         certificates: list[tuple[bytes, bytes]] | None = None,
         client_ca: bytes | None = None,
     ) -> None:
@@ -56,13 +64,15 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow ha
         self._ingestion = ingestion
         self._queries = queries
         self._actions = actions
+        self._airport = airport
+        self._reads = reads
         super().__init__(
             location,
             tls_certificates=certificates,
             verify_client=client_ca is not None,
             root_certificates=client_ca,
             middleware={
-                AUTH_KEY: AuthMiddlewareFactory(manager, gate.refuse),
+                AUTH_KEY: AuthMiddlewareFactory(manager, gate.refuse, capabilities),
                 CALL_KEY: CallMiddlewareFactory(),
             },
         )
@@ -81,12 +91,14 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow ha
                     f"numbered streams are not served yet; send the rows without the header {STREAM_ID_HEADER}"
                 )
             name = topic_of(descriptor)
-            with _readable(connection):
-                schema = reader.schema
+            schema = schema_of(reader, connection)
             principal = caller.identity.principal
             with closing(self._ingestion.open(caller, name, schema)) as append:
                 log.debug("append to %s by %s begins", name, principal)
-                batches = _receive(reader, append, connection)
+                number = 0
+                for batch in batches(reader, connection):
+                    append.write(batch)
+                    number += batch is not None
                 receipt = append.finish(connection.has_gone)
                 log.debug(
                     "append to %s by %s: %d rows in commit %s",
@@ -96,19 +108,22 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow ha
                     receipt.commit_id,
                 )
             try:
-                writer.write(_acknowledgement(receipt, batches))
+                writer.write(_acknowledgement(receipt, number))
             except (pa.ArrowException, OSError):
                 log.info("the client of commit %s has gone before it was told", receipt.commit_id)
                 raise Unavailable("the rows are durable, but the call has ended") from None
 
     def do_get(self, context: flight.ServerCallContext, ticket: flight.Ticket) -> flight.FlightDataStream:
         """The rows of one ticket, as a stream of the declared schema."""
-        with self._gate.enter(context, "DoGet") as caller:
-            wanted = decode_ticket(ticket.ticket)
-            schema, batches = self._queries.read(
-                caller.identity, wanted.name, topic_id=wanted.topic_id, files=wanted.files
-            )
-            return flight.GeneratorStream(schema, self._gate.guard(caller, batches))
+        with self._gate.enter(context, "DoGet", transaction_suffices=True) as caller:
+            if ticket.ticket.startswith(SEALED):
+                schema, rows = self._reads.read(caller, ticket.ticket)
+            else:
+                wanted = decode_ticket(ticket.ticket)
+                schema, rows = self._queries.read(
+                    caller.identity, wanted.name, topic_id=wanted.topic_id, files=wanted.files
+                )
+            return flight.GeneratorStream(schema, self._gate.guard(context, caller, rows))
 
     def get_flight_info(
         self, context: flight.ServerCallContext, descriptor: flight.FlightDescriptor
@@ -161,62 +176,49 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow ha
         if action.type == SESSION:  # the token is in the body
             with self._gate.open(context, f"action {SESSION}") as peer:
                 return iter([self._actions.session(body, peer)])
-        with self._gate.enter(context, self._actions.call_name(action.type)) as caller:
+        suffices = action.type in TRANSACTION_SUFFICES
+        name = self._call_name(action.type)
+        with self._gate.enter(context, name, transaction_suffices=suffices) as caller:
+            if action.type in self._airport:
+                call = AirportCall(
+                    caller,
+                    client_session=header(context, CLIENT_SESSION_HEADER),
+                    bearer_characters=len(header(context, "authorization") or ""),
+                )
+                return iter([self._airport.run(call, action.type, body)])
             return iter([self._actions.run(caller, action.type, body)])
+
+    def _call_name(self, action: str) -> str:
+        """The action in logs, without text that a client made up."""
+        return f"action {action}" if action in self._airport or action in self._actions else "unknown action"
 
     def list_actions(self, context: flight.ServerCallContext) -> list[tuple[str, str]]:
         """Names and descriptions of the actions."""
         with self._gate.enter(context, "ListActions"):
-            return self._actions.list()
+            return [*self._actions.list(), *self._airport.list()]
 
     def do_exchange(
         self,
         context: flight.ServerCallContext,
-        _descriptor: flight.FlightDescriptor,
-        _reader: flight.MetadataRecordBatchReader,
-        _writer: flight.MetadataRecordBatchWriter,
+        descriptor: flight.FlightDescriptor,
+        reader: flight.MetadataRecordBatchReader,
+        writer: flight.MetadataRecordBatchWriter,
     ) -> None:
-        """Not part of the contract yet."""
-        with self._gate.enter(context, "DoExchange"):
-            raise Unimplemented("DoExchange is not served; write with DoPut and read with DoGet")
-
-
-def _receive(reader: flight.MetadataRecordBatchReader, append: CallersAppend, connection: Connection) -> int:
-    """Write all batches of the stream to the append and return their number."""
-    batches = 0
-    while True:
-        with _readable(connection):
-            try:
-                chunk = reader.read_chunk()
-            except StopIteration:
-                break
-        if chunk.data is not None:
-            append.write(chunk.data)
-            batches += 1
-        else:
-            append.require_current()
-    if connection.has_gone():
-        # A lost connection looks like the end of the stream.
-        raise _gone()
-    return batches
-
-
-@contextmanager
-def _readable(connection: Connection) -> Iterator[None]:
-    """Tell a stream that is not Arrow, or whose client has gone, from a defect of ours."""
-    try:
-        yield
-    except flight.FlightError:
-        raise
-    except (pa.ArrowException, OSError) as error:
-        if connection.has_gone():
-            raise _gone() from None
-        reason = (str(error).splitlines() or [""])[0][:200]
-        raise InvalidArgument(f"the stream is not valid Arrow IPC: {reason}") from None
-
-
-def _gone() -> Unavailable:
-    return Unavailable("the client has gone before its stream was complete; nothing was written")
+        """INSERT by DuckDB's Airport extension; nothing else."""
+        with (
+            self._gate.enter(context, "DoExchange", transaction_suffices=True) as caller,
+            Connection(context) as connection,
+        ):
+            run_exchange(
+                self._ingestion,
+                caller,
+                connection,
+                descriptor,
+                reader,
+                writer,
+                operation=header(context, OPERATION_HEADER),
+                returning=header(context, RETURN_HEADER) == "1",
+            )
 
 
 def _acknowledgement(receipt: Receipt, batches: int) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from boilstream.catalog.topics import Topic, TopicDraft
+from boilstream.catalog.typemap import extends_views
+from boilstream.catalog.types import TopicSchema
 from boilstream.errors import BoilStreamError, InvalidArgument, TimedOut
 from boilstream.ingest.group import CompleteAppend, Receipt
+from boilstream.ingest.rules import rules_of
 from boilstream.log.records import DataFile
 
 if TYPE_CHECKING:
@@ -29,6 +32,9 @@ FILES_ON_THEIR_WAY = 2
 _BATCH_OVERHEAD, _COLUMN_OVERHEAD = 1024, 256
 """Bytes that a batch and each of its columns take beside the values; tiny batches are mostly that."""
 
+GROUP_ROWS = 65_536
+"""Small batches are checked and converted together, up to so many rows: the work per batch is dear."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -36,6 +42,8 @@ class Limits:
 
     max_file_bytes: int
     """A file is cut when this many bytes of rows are buffered."""
+    max_group_bytes: int
+    """Small batches are checked and converted together, up to so many bytes."""
     ack_timeout: float
     """Longest wait for memory or for the store, seconds."""
 
@@ -51,8 +59,12 @@ class Append:
     ) -> None:
         self._engine = engine
         self._target = target
-        self._conformer = target.schema.conform(schema)
+        self._rules = rules_of(target)
+        self._conformer = target.schema.conform(schema, self._rules.defaults)
+        self._groups = not any(extends_views(field.type) for field in schema)
         self._limits = limits
+        self._incoming: list[pa.RecordBatch] = []
+        self._incoming_rows = self._incoming_bytes = 0
         self._lock = threading.Lock()
         self._buffer: list[pa.RecordBatch] = []
         self._files: list[Future[DataFile]] = []
@@ -60,31 +72,88 @@ class Append:
         self._batches = 0
         self.buffered = 0
         """Bytes in the buffer."""
-        self.rows = 0
+        self.rows_sent = 0
+        """Rows of all batches that were written."""
+
+    @property
+    def schema(self) -> TopicSchema:
+        """The schema of the topic that is written to."""
+        return self._target.schema
 
     def write(self, batch: pa.RecordBatch) -> None:
-        """Check the batch in full and take its rows; waits while the server has no memory for them.
+        """Take the rows of the batch, which is checked in full; waits while the server has no memory for them.
 
-        Raises InvalidArgument for a batch that is damaged or does not fit the topic, and
-        ResourceExhausted when no memory becomes free within the ack timeout.
+        Raises InvalidArgument for a batch that is damaged or does not fit the topic, perhaps only with
+        a later batch or with `finish`, and ResourceExhausted when no memory becomes free within the ack
+        timeout.
         """
+        if self._failure is not None:
+            raise self._failure
+        size = _held(batch)
+        if not self._engine.budget.try_reserve(size):
+            self._take()  # as a file in the making it can be relieved
+            self._reserve(size)
+        self._incoming.append(batch)
+        self._incoming_rows += batch.num_rows
+        self._incoming_bytes += size
+        self.rows_sent += batch.num_rows
+        if (
+            self._incoming_rows >= GROUP_ROWS
+            or self._incoming_bytes >= self._limits.max_group_bytes
+            or not self._groups
+        ):
+            self._take()
+
+    def write_through(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """As `write`, but checked now; gives the rows in the stored form."""
+        self._take()
+        self.rows_sent += batch.num_rows
         self._batches += 1
         _validate(batch, self._batches)
-        if batch.num_rows == 0:
-            return
+        return self._keep(batch)
+
+    def _take(self) -> None:
+        """Move what came in to the buffer: checked, and in the stored form."""
+        batches, first = self._forget_incoming(), self._batches + 1
+        self._batches += len(batches)
+        if len(batches) > 1:
+            try:
+                self._keep(_together(batches))
+                return
+            except (pa.ArrowException, InvalidArgument):
+                pass  # one by one, to tell which batch it is
+        for number, batch in enumerate(batches, first):
+            _validate(batch, number)
+            self._keep(batch)
+
+    def _keep(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Buffer the rows of a checked batch, and give them in the stored form."""
         stored = self._conformer.to_stored(batch)
-        size = stored.nbytes + _BATCH_OVERHEAD + _COLUMN_OVERHEAD * stored.num_columns
-        self._engine.budget.reserve(size, deadline=time.monotonic() + self._limits.ack_timeout)
+        if not stored.num_rows:
+            return stored
+        self._rules.require(stored)
+        size = stored.nbytes + _overhead(stored)
+        self._reserve(size)
         with self._lock:
             if self._failure is not None:
                 self._engine.budget.release(size)
                 raise self._failure
             self._buffer.append(stored)
             self.buffered += size
-            self.rows += batch.num_rows
         if self.buffered >= self._limits.max_file_bytes:
             self._await_turn()
             self.cut()
+        return stored
+
+    def _forget_incoming(self) -> list[pa.RecordBatch]:
+        """Give back the memory of what came in; returns it."""
+        batches, self._incoming = self._incoming, []
+        self._engine.budget.release(self._incoming_bytes)
+        self._incoming_rows = self._incoming_bytes = 0
+        return batches
+
+    def _reserve(self, size: int) -> None:
+        self._engine.budget.reserve(size, deadline=time.monotonic() + self._limits.ack_timeout)
 
     def _await_turn(self) -> None:
         """Wait while the stream has its share of files on their way.
@@ -120,30 +189,34 @@ class Append:
         Raises InvalidArgument if there were no rows, Unavailable, ResourceExhausted or TimedOut when
         the store does not take them in time (the rows may then have become durable or not).
         """
-        if self.rows == 0:
+        self._take()
+        if self.rows_sent == 0:
             raise InvalidArgument("the stream held no rows; nothing was written")
         topic = self._engine.resolve(self._target)
-        with self._lock:
-            if self._failure is not None:
-                raise self._failure
-            complete = CompleteAppend(
-                topic=topic,
-                rows=self.rows,
-                tail=self._buffer,
-                tail_bytes=self.buffered,
-                files=self._files,
-                deadline=time.monotonic() + self._limits.ack_timeout,
-                is_abandoned=is_abandoned,
-            )
-            self._buffer, self.buffered, self._files = [], 0, []
-        self._engine.committer.submit(complete)
-        try:
-            return complete.receipt.result(self._limits.ack_timeout + _ANSWER_SLACK)
-        except TimeoutError:
-            raise TimedOut(
-                f"the rows were not acknowledged within ACK_TIMEOUT_SECONDS ({self._limits.ack_timeout:g} s); "
-                "they may have become durable or not"
-            ) from None
+        deadline = time.monotonic() + self._limits.ack_timeout
+        with self._engine.definitions.commit(topic.id, deadline=deadline):
+            self._engine.require_fitting(topic)
+            with self._lock:
+                if self._failure is not None:
+                    raise self._failure
+                complete = CompleteAppend(
+                    topic=topic,
+                    rows=self.rows_sent,
+                    tail=self._buffer,
+                    tail_bytes=self.buffered,
+                    files=self._files,
+                    deadline=deadline,
+                    is_abandoned=is_abandoned,
+                )
+                self._buffer, self.buffered, self._files = [], 0, []
+            self._engine.committer.submit(complete)
+            try:
+                return complete.receipt.result(max(0.0, deadline - time.monotonic()) + _ANSWER_SLACK)
+            except TimeoutError:
+                raise TimedOut(
+                    f"the rows were not acknowledged within ACK_TIMEOUT_SECONDS ({self._limits.ack_timeout:g} s); "
+                    "they may have become durable or not"
+                ) from None
 
     def fail(self, error: BoilStreamError) -> None:
         """Make the next `write` or `finish` raise `error`."""
@@ -152,6 +225,7 @@ class Append:
 
     def close(self) -> None:
         """Forget what was not handed on by `finish`; its files are removed."""
+        self._forget_incoming()
         with self._lock:
             self._engine.budget.release(self.buffered)
             files, self._files = self._files, []
@@ -168,6 +242,22 @@ class Append:
     def _discard(self, future: Future[DataFile]) -> None:
         if future.exception() is None:
             self._engine.files.discard(future.result())
+
+
+def _overhead(batch: pa.RecordBatch) -> int:
+    return _BATCH_OVERHEAD + _COLUMN_OVERHEAD * int(batch.num_columns)
+
+
+def _held(batch: pa.RecordBatch) -> int:
+    """Bytes that a batch takes as it came in; looks at no value, for nobody has checked them yet."""
+    return int(batch.get_total_buffer_size()) + _overhead(batch)
+
+
+def _together(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
+    """The rows of all batches in one, checked in full before they are copied; raises pa.ArrowException."""
+    table = pa.Table.from_batches(batches)
+    table.validate(full=True)
+    return table.combine_chunks().to_batches()[0] if table.num_rows else batches[0]
 
 
 def _validate(batch: pa.RecordBatch, number: int) -> None:

@@ -39,11 +39,7 @@ class MemoryBudget:
                 f"a batch of {size} bytes is larger than MEMORY_LIMIT_MB allows ({self._limit} bytes); "
                 "send smaller batches"
             )
-        while True:
-            with self._changed:
-                if self._used + size <= self._limit:
-                    self._used += size
-                    return
+        while not self.try_reserve(size):
             self._on_pressure()
             with self._changed:
                 left = deadline - time.monotonic()
@@ -51,6 +47,14 @@ class MemoryBudget:
                     raise ResourceExhausted("the server has no memory for more rows now; try again later")
                 if self._used + size > self._limit:
                     self._changed.wait(min(left, 0.1))
+
+    def try_reserve(self, size: int) -> bool:
+        """Take `size` bytes if they are free now."""
+        with self._changed:
+            if self._used + size > self._limit:
+                return False
+            self._used += size
+            return True
 
     def release(self, size: int) -> None:
         """Give back `size` bytes."""

@@ -12,6 +12,7 @@ from boilstream.catalog.topics import Topic, TopicCatalog, TopicDraft
 from boilstream.errors import AlreadyExists, Unavailable
 from boilstream.ingest.append import Append, Limits
 from boilstream.ingest.budget import MemoryBudget
+from boilstream.ingest.definitions import DefinitionGuard, require_fitting
 from boilstream.ingest.files import FileWriter
 from boilstream.ingest.group import GroupCommitter
 from boilstream.log.index import LogIndex
@@ -23,6 +24,10 @@ log = logging.getLogger("boilstream.ingest.engine")
 
 _COMMIT_SECONDS = 5.0
 """Time of the grace period that is kept for committing what is complete."""
+
+
+_GROUP_BYTES = 2 * 1024 * 1024
+"""Small batches of an append that are checked and converted together; each open append may hold as much."""
 
 
 class IngestEngine:
@@ -51,8 +56,10 @@ class IngestEngine:
             flush_interval=flush_interval,
             max_file_bytes=max_file_bytes,
         )
+        self.definitions = DefinitionGuard()
         self._catalog = catalog
-        self._limits = Limits(max_file_bytes, ack_timeout)
+        group_bytes = min(_GROUP_BYTES, max_file_bytes, memory_limit // 64)
+        self._limits = Limits(max_file_bytes, group_bytes, ack_timeout)
         self._open: set[Append] = set()
         self._draining = False
         self._changed = threading.Condition()
@@ -88,6 +95,12 @@ class IngestEngine:
                 f"topic {found.name} was created meanwhile with another schema; send the rows again"
             )
         return found
+
+    def require_fitting(self, rows: Topic) -> None:
+        """Raise Unavailable if rows made for that definition of a topic may not be committed under its present one."""
+        now = self._catalog.by_id(rows.id)
+        if now is not None and now is not rows:
+            require_fitting(rows, now)
 
     def forget(self, append: Append) -> None:
         """The append is over (called by `Append.close`)."""

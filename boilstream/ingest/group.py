@@ -185,12 +185,12 @@ class GroupCommitter:
                 _fail(appends, _explained(error))
 
     def _flush(self, appends: list[CompleteAppend]) -> None:
-        by_topic: dict[str, list[CompleteAppend]] = {}
+        by_topic: dict[tuple[str, int], list[CompleteAppend]] = {}  # one schema in a file
         for append in appends:
             if append.is_abandoned():
                 self._refuse(append, Unavailable("the client has gone; nothing was written"))
             else:
-                by_topic.setdefault(append.topic.id, []).append(append)
+                by_topic.setdefault((append.topic.id, append.topic.version), []).append(append)
         parts = [
             _Part(group[0].topic, group, [self._write(group)])
             for of_topic in by_topic.values()

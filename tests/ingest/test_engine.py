@@ -20,7 +20,7 @@ from boilstream.ingest.engine import IngestEngine
 from boilstream.log.index import LogIndex
 from boilstream.log.recovery import recover
 from boilstream.log.writer import LogWriter
-from boilstream.query.scan import read
+from boilstream.query.scan import Segment, read
 from tests.support.stores import MemoryStore, failing
 
 SCHEMA = pa.schema([pa.field("n", pa.int64())])
@@ -63,7 +63,8 @@ class World:
         index = LogIndex()
         recover(self.store, index, deadline=time.monotonic() + 5)
         assert index.files(topic.id) == self.index.files(topic.id)
-        batches = read(self.store, topic.schema, index.files(topic.id))
+        segments = [Segment(file.key, 0, file.rows) for file in index.files(topic.id)]
+        batches = read(self.store, topic.schema, segments)
         return [value for batch in batches for value in batch.column("n").to_pylist()]
 
     def data_files(self) -> list[str]:

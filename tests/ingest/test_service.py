@@ -52,6 +52,7 @@ class Service:
             self.world.catalog,
             self.world.engine,
             self.world.log_writer,
+            self.world.index,
             self.authorizer,
             expiry=ExpiryRule(10, self.clock),
             auditor=Auditor(self._log, Metrics()),

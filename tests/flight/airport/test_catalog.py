@@ -1,0 +1,156 @@
+"""How tables are told to DuckDB: the worked example of the protocol byte by byte, and the rules around it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgpack
+import pyarrow as pa
+import pyarrow.flight as flight
+import pytest
+
+from boilstream.catalog.constraints import Constraints
+from boilstream.catalog.names import TopicName
+from boilstream.catalog.topics import Topic
+from boilstream.catalog.types import TopicSchema
+from boilstream.errors import InvalidArgument, NotFound
+from boilstream.flight.airport.catalog import (
+    catalog_listing,
+    flight_info,
+    published_table,
+    require_catalog,
+    schema_contents,
+    table_info,
+    table_version,
+    version_info,
+)
+from boilstream.flight.airport.codec import pack
+
+PEOPLE = pa.schema(
+    [
+        pa.field("id", pa.int64(), nullable=False),
+        pa.field("name", pa.string()),
+        pa.field("rowid", pa.int64(), metadata={"is_rowid": "1"}),
+    ]
+)
+
+
+def topic(schema: pa.Schema, name: tuple[str, str] = ("s3", "people"), **known: Any) -> Topic:
+    declared = TopicSchema.declare(schema)
+    known.setdefault("version", 1)
+    known.setdefault("constraints", Constraints())
+    return Topic(
+        id="b5ee6ac9-7e45-4a5e-9f0c-d5a0c31a9e0b",
+        name=TopicName(*name),
+        schema=declared,
+        location="tables/s3/people-1",
+        history={known["version"]: declared},
+        **known,
+    )
+
+
+def unzip(packed: bytes) -> bytes:
+    length, frame = msgpack.unpackb(packed)
+    data: bytes = pa.decompress(frame, decompressed_size=length, codec="zstd", asbytes=True)
+    return data
+
+
+def test_the_worked_example_of_the_protocol() -> None:
+    """Section 3.7 of the wire reference: `people(id BIGINT NOT NULL, name VARCHAR)`."""
+    info = flight_info(PEOPLE, ["s3", "people"], "boilstream", "s3", "people").serialize()
+    assert len(info) == 477
+    assert info[:3] == bytes.fromhex("0ac002")
+    assert info[3:11] == bytes.fromhex("ffffffff38010000")
+    after_schema = info[3 + 320 :]
+    minus_one = bytes.fromhex("ffffffffffffffffff01")
+    expected_metadata = (
+        b"\x89\xa4type\xa5table\xa6schema\xa2s3\xa7catalog\xaaboilstream\xa4name\xa6people"
+        b"\xa7comment\xc0\xacinput_schema\xc0\xabaction_name\xc0\xabdescription\xc0\xaaextra_data\xc0"
+    )
+    assert len(expected_metadata) == 114
+    assert after_schema == (
+        bytes.fromhex("120e0801") + b"\x1a\x02s3\x1a\x06people" + b"\x20" + minus_one + b"\x28" + minus_one
+        + bytes.fromhex("3a72") + expected_metadata
+    )  # fmt: skip
+    listed = pack([info])
+    assert len(listed) == 481
+    assert listed[:4] == bytes.fromhex("91c501dd")
+    assert pack({"identifier": None}).hex() == "81aa" + b"identifier".hex() + "c0"
+    assert pack(version_info(7)) == b"\x82\xafcatalog_version\x07\xa8is_fixed\xc2"
+    endpoint = flight.FlightEndpoint(b"T1", ["arrow-flight-reuse-connection://?"]).serialize()
+    assert (
+        pack([endpoint]) == b"\x91\xc4\x2b\x0a\x04\x0a\x02T1\x12\x23\x0a\x21arrow-flight-reuse-connection://?"
+    )
+
+
+def test_a_listing_has_the_members_of_the_protocol_in_their_order() -> None:
+    listing = unzip(catalog_listing({"s3": []}, "boilstream", 1))
+    contents = schema_contents([], "boilstream", "s3")["serialized"]
+    assert unzip(contents) == b"\x90"
+    assert listing == (
+        b"\x83\xa8contents\x83\xa6sha256\xa0\xa3url\xc0\xaaserialized\xc0"
+        b"\xa7schemas\x91\x85\xa4name\xa2s3\xabdescription\xa0\xa4tags\x80"
+        b"\xa8contents\x83\xa6sha256\xa0\xa3url\xc0\xaaserialized\xc4" + bytes([len(contents)]) + contents +
+        b"\xaais_default\xc3"
+        b"\xacversion_info\x82\xafcatalog_version\x01\xa8is_fixed\xc2"
+    )  # fmt: skip
+
+
+def test_the_pseudo_column_comes_last() -> None:
+    info = table_info(topic(pa.schema([("a", pa.int32())])), "boilstream", "s3")
+    assert info.schema.names == ["a", "rowid"]
+    assert info.schema.field("rowid").metadata == {b"is_rowid": b"1"}
+    assert info.schema.field("rowid").type == pa.int64()
+
+
+def test_a_column_of_its_name_leaves_no_place_for_the_pseudo_column() -> None:
+    table = published_table(pa.schema([("RowID", pa.string())]))
+    assert not table.row_id
+    assert table.schema.names == ["RowID"]
+
+
+def test_defaults_and_checks_are_published() -> None:
+    people = topic(
+        pa.schema([("id", pa.int64()), ("age", pa.int32())]),
+        constraints=Constraints({2: "40 + 2"}, ("age > 0", "id < 10")),
+    )
+    schema = table_info(people, "boilstream", "s3").schema
+    assert schema.field("age").metadata == {b"default": b"40 + 2"}
+    assert schema.field("id").metadata is None
+    assert msgpack.unpackb(schema.metadata[b"check_constraints"]) == {"constraints": ["age > 0", "id < 10"]}
+
+
+@pytest.mark.parametrize("name", ["täulu / 1", 'with "quotes"', "a%2Fb", "x" * 255, "日本"])
+def test_descriptors_are_ascii_and_lead_back_to_the_version(name: str) -> None:
+    info = table_info(topic(pa.schema([("a", pa.int32())]), ("ä", name), version=17), "boilstream", "ä")
+    path = [part.decode("ascii") for part in info.descriptor.path]
+    assert all(part.isprintable() and "/" not in part and " " not in part for part in path)
+    assert path[0] == "boilstream"
+    known = table_version(flight.FlightDescriptor.deserialize(info.descriptor.serialize()))
+    assert (known.topic_id, known.version) == ("b5ee6ac9-7e45-4a5e-9f0c-d5a0c31a9e0b", 17)
+    assert msgpack.unpackb(info.app_metadata)["name"] == name
+
+
+@pytest.mark.parametrize(
+    "descriptor",
+    [
+        flight.FlightDescriptor.for_command(b"s3"),
+        flight.FlightDescriptor.for_path(),
+        flight.FlightDescriptor.for_path("s3", "people"),
+        flight.FlightDescriptor.for_path("boilstream", "s3", "people", "nothing"),
+        flight.FlightDescriptor.for_path("boilstream", "s3", "people", "id.x"),
+        flight.FlightDescriptor.for_path("boilstream", "s3", "people", b"\xff.1"),
+        flight.FlightDescriptor.for_path("boilstream", "s3", "people", "id.1", "more"),
+    ],
+)
+def test_other_descriptors_are_refused(descriptor: flight.FlightDescriptor) -> None:
+    with pytest.raises(InvalidArgument, match="ATTACH again"):
+        table_version(descriptor)
+
+
+def test_the_catalog_has_one_name_in_any_letter_case() -> None:
+    assert require_catalog("BoilStream") == "BoilStream"
+    for other in ("", "main", "boilstream2", "ü" * 10_000):
+        with pytest.raises(NotFound, match="ATTACH 'boilstream'") as caught:
+            require_catalog(other)
+        assert len(caught.value.message) < 300
