@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import cached_call, durable_put, key_rotation, small_appends, token_verify
+from benchmarks import airport, cached_call, durable_put, key_rotation, small_appends, token_verify
 from benchmarks.report import machine
 
 ALL = {
     "durable_put": durable_put.main,
     "small_appends": small_appends.main,
+    "airport": airport.main,
     "cached_call": cached_call.main,
     "token_verify": token_verify.main,
     "key_rotation": key_rotation.main,

@@ -29,3 +29,21 @@ def mixed_batch(seed: int, rows: int = BATCH_ROWS) -> pa.RecordBatch:
             "is_mobile": pa.array(random.random(rows) < 0.6),
         }
     )
+
+
+EVENT_ROWS = 5_000_000
+
+
+def event_table(rows: int = EVENT_ROWS) -> pa.Table:
+    """Four columns as an analyst inserts them from DuckDB: id, time, measure, and a text that repeats."""
+    random = np.random.default_rng(1)
+    names = pa.array([f"page-{number:04d}" for number in range(5000)])
+    start = 1_700_000_000_000_000
+    return pa.table(
+        {
+            "id": pa.array(np.arange(rows)),
+            "time": pa.array(start + np.cumsum(random.integers(0, 2000, rows)), pa.timestamp("us", tz="UTC")),
+            "amount": pa.array(np.round(random.gamma(2.0, 150.0, rows), 2)),
+            "page": names.take(pa.array(random.integers(0, len(names), rows))),
+        }
+    )

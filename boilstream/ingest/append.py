@@ -32,6 +32,10 @@ FILES_ON_THEIR_WAY = 2
 _BATCH_OVERHEAD, _COLUMN_OVERHEAD = 1024, 256
 """Bytes that a batch and each of its columns take beside the values; tiny batches are mostly that."""
 
+_EARLY_FILE_BYTES = 32 * 1024 * 1024
+"""Size of the first two files of an append, doubled for every two that follow: encoding begins soon, and the rest
+that is left for the end of the stream is small beside what went before."""
+
 GROUP_ROWS = 65_536
 """Small batches are checked and converted together, up to so many rows: the work per batch is dear."""
 
@@ -41,7 +45,7 @@ class Limits:
     """What bounds one append."""
 
     max_file_bytes: int
-    """A file is cut when this many bytes of rows are buffered."""
+    """A file is cut when this many bytes of rows are buffered, at the latest."""
     max_group_bytes: int
     """Small batches are checked and converted together, up to so many bytes."""
     ack_timeout: float
@@ -68,6 +72,7 @@ class Append:
         self._lock = threading.Lock()
         self._buffer: list[pa.RecordBatch] = []
         self._files: list[Future[DataFile]] = []
+        self._cuts = 0
         self._failure: BoilStreamError | None = None
         self._batches = 0
         self.buffered = 0
@@ -140,7 +145,7 @@ class Append:
                 raise self._failure
             self._buffer.append(stored)
             self.buffered += size
-        if self.buffered >= self._limits.max_file_bytes:
+        if self.buffered >= min(self._limits.max_file_bytes, _EARLY_FILE_BYTES << self._cuts // 2):
             self._await_turn()
             self.cut()
         return stored
@@ -180,6 +185,7 @@ class Append:
             )
             self._buffer, self.buffered = [], 0
             self._files.append(future)
+            self._cuts += 1
         future.add_done_callback(self._note_failure)
 
     def finish(self, is_abandoned: Callable[[], bool]) -> Receipt:

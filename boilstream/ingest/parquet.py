@@ -24,6 +24,7 @@ PAGE_ROWS = 65_536
 _ZSTD, _ZSTD_LEVEL = "zstd", 1
 _SMALL_CHUNK_ROWS = 8192
 _SAMPLE_ROWS = 4096
+_DICTIONARY_SAMPLE_ROWS = 32_768
 _DICTIONARY_PAYS = 0.2
 _COMPRESSION_PAYS = 0.9
 
@@ -79,7 +80,7 @@ def _dictionary_columns(table: pa.Table) -> Iterator[str]:
             continue
         if isinstance(field.type, pa.BaseExtensionType):
             continue  # UUIDs: distinct by nature
-        sample = _sample(column)
+        sample = _sample(column, _DICTIONARY_SAMPLE_ROWS)
         if pc.count_distinct(sample).as_py() <= max(1, len(sample) * _DICTIONARY_PAYS):
             yield field.name
 
@@ -97,13 +98,13 @@ def _incompressible_columns(table: pa.Table) -> Iterator[str]:
             continue
         if pa.types.is_decimal(field.type) or pa.types.is_boolean(field.type):
             continue  # stored in another width than in Arrow
-        values = pa.record_batch([_sample(column).combine_chunks().drop_null()], names=[""]).serialize()
+        values = pa.record_batch([_sample(column, _SAMPLE_ROWS).combine_chunks().drop_null()], names=[""]).serialize()
         if len(codec.compress(values)) > len(values) * _COMPRESSION_PAYS:
             yield field.name
 
 
-def _sample(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    return column.slice(max(0, len(column) // 2 - _SAMPLE_ROWS // 2), _SAMPLE_ROWS)
+def _sample(column: pa.ChunkedArray, rows: int) -> pa.ChunkedArray:
+    return column.slice(max(0, len(column) // 2 - rows // 2), rows)
 
 
 def _compression(schema: pa.Schema, plain: set[str]) -> dict[str, Any]:

@@ -207,7 +207,8 @@ class IdentitySettings(BaseSettings):
     )
     jwks_max_keys: int = setting("signing keys kept per issuer", example="100", default=100, ge=1, le=1000)
     session_key_path: Path | None = setting(
-        "Ed25519 private key (PEM) that signs session tokens, the same on all nodes; unset: made at each start",
+        "Ed25519 private key (PEM) that signs sessions, transaction ids and tickets, the same on all nodes; "
+        "unset: made at each start",
         example="certs/session.key",
         default=None,
     )

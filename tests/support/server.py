@@ -24,11 +24,18 @@ START_SECONDS = 60
 class ServerProcess:
     """`python -m boilstream serve` with its own environment; logs are kept in `log`."""
 
-    def __init__(self, environment: dict[str, str], *, command: tuple[str, ...] = ("serve",)) -> None:
+    def __init__(
+        self,
+        environment: dict[str, str],
+        *,
+        command: tuple[str, ...] = ("serve",),
+        module: str = "boilstream",
+    ) -> None:
         inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
         defaults = {"FLIGHT_HOST": "127.0.0.1", "FLIGHT_PORT": "0", "LOG_LEVEL": "debug"}
         self.environment = inherited | defaults | environment
         self.command = command
+        self.module = module
         self.log: list[str] = []
         self.output: list[str] = []
         self.location = ""
@@ -45,7 +52,7 @@ class ServerProcess:
         """Start and wait until it listens; raises AssertionError with the log if it does not."""
         self._listening.clear()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "boilstream", *self.command],
+            [sys.executable, "-m", self.module, *self.command],
             env=self.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -50,12 +50,13 @@ def run_exchange(
     What can be refused before the first batch is refused at once. With `returning` each batch is answered
     by the rows as they are stored.
     """
+    # Before anything is refused: a refusal that overtakes the client's first message loses its type.
+    schema = schema_of(reader, connection)
     if operation != "insert":
         raise Unimplemented(
             _REFUSED.get(operation or "", f"DoExchange serves INSERT alone ({OPERATION_HEADER}: insert)")
         )
     known = table_version(descriptor)
-    schema = schema_of(reader, connection)
     with closing(ingestion.open_version(caller, known.topic_id, known.version, schema)) as append:
         view = published(append.schema)
         writer.begin(view.declared)
