@@ -32,7 +32,7 @@ class _MemoryServer(FlightServer):
 
     _table: pa.Table | None = None
 
-    def do_get(self, context: flight.ServerCallContext, ticket: flight.Ticket) -> flight.FlightDataStream:
+    def do_get(self, context: flight.ServerCallContext, _ticket: flight.Ticket) -> flight.FlightDataStream:
         with self._gate.enter(context, "DoGet"):
             if self._table is None:
                 self._table = event_table()
@@ -40,7 +40,10 @@ class _MemoryServer(FlightServer):
 
 
 if __name__ == "__main__":
-    Append.write = _drop  # type: ignore[method-assign]
-    Append.finish = _acknowledge  # type: ignore[method-assign]
-    boilstream.app.FlightServer = _MemoryServer  # type: ignore[misc]
+    for place, name, replacement in (
+        (Append, "write", _drop),
+        (Append, "finish", _acknowledge),
+        (boilstream.app, "FlightServer", _MemoryServer),
+    ):
+        setattr(place, name, replacement)
     main()

@@ -6,15 +6,15 @@ import ast
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
 import boilstream
-from boilstream.auth.exchange import SessionExchange
 from boilstream.flight.actions import Actions
+from boilstream.flight.airport.actions import AirportActions
+from boilstream.flight.airport.ddl import CHANGES, REFUSED
 from boilstream.flight.server import FlightServer
-from boilstream.ingest.service import Ingestion
 from tests.support.documented import documented_calls, rpc_names
 
 ROOT = Path(boilstream.__file__).parent
@@ -172,18 +172,21 @@ def test_every_call_stands_in_the_permission_table_and_the_other_way_round() -> 
 
 
 def test_every_action_stands_in_the_permission_table_and_the_other_way_round() -> None:
-    actions = {
-        f"action {name}"
-        for name, _ in Actions(cast(Ingestion, None), cast(SessionExchange, None), node="").list()
-    }
+    nothing = cast(Any, None)
+    own = Actions(nothing, nothing, node="").list()
+    airport = AirportActions(nothing, nothing, nothing, nothing, nothing, nothing).list()
+    actions = {f"action {name}" for name, _ in [*own, *airport]}
+    assert len(actions) == len(own) + len(airport)
     assert actions == {call for call in documented_calls() if call.startswith("action ")}
 
 
 def test_the_permissions_of_the_table_are_those_that_exist() -> None:
     permissions = documented_calls()
-    unserved = {"DoExchange", "PollFlightInfo"}
+    unserved = {"PollFlightInfo"} | {f"action {name}" for name in REFUSED}
     assert {call for call, permission in permissions.items() if not permission} == unserved
     known = {"read", "read, per topic", "write", "admin", "a valid token", "a valid token in the body"}
     assert {permission for permission in permissions.values() if permission} <= known
     assert permissions["DoPut"] == permissions["action create_topic"] == "write"
-    assert permissions["action drop_topic"] == "admin"
+    assert permissions["action drop_topic"] == permissions["action drop_table"] == "admin"
+    assert permissions["DoExchange"] == permissions["action create_table"] == "write"
+    assert {permissions[f"action {name}"] for name in CHANGES} == {"admin"}

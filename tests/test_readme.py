@@ -12,11 +12,13 @@ from pathlib import Path
 import pytest
 
 from boilstream.settings import Settings
+from tests.support.pasted import paste
 from tests.support.server import ServerProcess
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```sh\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+SQL_BLOCKS = re.findall(r"^```sql\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 EXPECTED = [
     ("'rows': 2", "{'user_id': 'user-1', 'clicks': 3}, {'user_id': 'user-2', 'clicks': 5}"),
     ("user-1", "user-2", "clicks"),
@@ -56,6 +58,35 @@ def test_the_commands_run_in_the_order_of_the_page(folder: tuple[Path, ServerPro
         assert result.returncode == 0, result.stderr
         for text in expected:
             assert text in result.stdout
+
+
+@pytest.mark.slow
+def test_the_sql_for_duckdb_gives_what_it_gives_on_tables_of_its_own(
+    folder: tuple[Path, ServerProcess],
+) -> None:
+    root, server = folder
+    (block,) = SQL_BLOCKS
+    (shell,) = re.findall(r"^\$ (export TOKEN=.*\n)\$ (export GRPC_\w+=.*\n)\$ duckdb$", README, re.MULTILINE)
+    environment = variables("".join(shell), root)
+    port = server.location.rpartition(":")[2]
+    ca = root / environment["GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"]
+    (answer,) = paste(block.replace("50051", port), ca=ca, environment=environment)
+    assert answer.server.equals(answer.local)
+    assert answer.server.column("page").to_pylist() == ["/999", "/997", "/998"]
+
+
+def variables(program: str, folder: Path) -> dict[str, str]:
+    """What lines of a shell export."""
+    result = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", f"{program}env -0"],
+        cwd=folder,
+        env={"PATH": os.environ["PATH"], "HOME": str(folder)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    return dict(line.split("=", 1) for line in result.stdout.split("\0") if line)
 
 
 def test_the_table_of_settings_is_complete_and_right() -> None:

@@ -59,7 +59,7 @@ def list_values(array: Any) -> Any:
     if not extends_views(kind):
         return array.flatten()
     # the values are put together from pieces, which goes wrong for extensions over views
-    return _retyped(_retyped(array, _bare(kind)).flatten(), kind.value_type)
+    return retyped(retyped(array, _bare(kind)).flatten(), kind.value_type)
 
 
 def type_codes(union: Any) -> Any:
@@ -78,20 +78,25 @@ def _bare(kind: pa.DataType) -> pa.DataType:
     return rebuild(kind, _bare)
 
 
-def _retyped(array: Any, kind: pa.DataType) -> Any:
-    """The same array with or without the extension types in it."""
+def retyped(array: Any, kind: pa.DataType) -> Any:
+    """The same bytes as another type of the same layout, such as one without the extension types in it.
+
+    The array has passed `validate`; no value of it is looked at. `Array.view` gives unions and nulls
+    within lists a wrong length.
+    """
     if array.type == kind:
         return array
     if isinstance(array.type, pa.BaseExtensionType):
         return array.storage
     if isinstance(kind, pa.BaseExtensionType):
         return pa.ExtensionArray.from_storage(kind, array)
-    rows = len(array)
+    if not has_children(kind):
+        return array.view(kind)
+    rows, own = len(array), array.buffers()[: kind.num_buffers]
     if is_list(kind) or pa.types.is_map(kind):
-        parts = [_retyped(array.values, kind.field(0).type)]
-        own = array.buffers()[: kind.num_buffers]
-        return pa.Array.from_buffers(kind, rows, own, array.null_count, array.offset, children=parts)
-    parts = [_retyped(array.field(index), kind.field(index).type) for index in range(kind.num_fields)]
-    if pa.types.is_union(kind):
-        return pa.Array.from_buffers(kind, rows, [None, _codes(array)], 0, children=parts)
-    return pa.Array.from_buffers(kind, rows, [validity(array)], array.null_count, children=parts)
+        parts = [retyped(array.values, kind.field(0).type)]
+        return pa.Array.from_buffers(kind, rows, own, offset=array.offset, children=parts)
+    if array.offset:
+        own = [None, _codes(array)] if pa.types.is_union(kind) else [validity(array)]
+    parts = [retyped(array.field(index), kind.field(index).type) for index in range(kind.num_fields)]
+    return pa.Array.from_buffers(kind, rows, own, children=parts)

@@ -16,8 +16,9 @@ import pyarrow.compute as pc
 
 from boilstream.catalog import leaves, meanings, unions
 from boilstream.catalog.arrays import list_values, struct_children, validity, without_nulls
-from boilstream.catalog.declared import children
-from boilstream.catalog.leaves import Step, Unfit
+from boilstream.catalog.declared import children, rebuild
+from boilstream.catalog.leaves import ForbiddenNull, Step, Unfit
+from boilstream.catalog.names import fold
 from boilstream.catalog.typemap import (
     Refused,
     has_children,
@@ -95,6 +96,24 @@ def encoder(
     except Refused as problem:
         report(problem)
         return None
+
+
+def validated_as(sent: pa.DataType, declared: pa.DataType) -> pa.DataType:
+    """A type of the same layout as `sent`, of which all values that the column takes are valid.
+
+    `encoder` has accepted the types and takes arrays of either.
+    """
+    if not has_children(sent):
+        return meanings.validated_as(sent, declared)
+    if pa.types.is_struct(sent) or pa.types.is_union(sent):
+        known = {fold(field.name): field.type for field in declared}
+        targets = [known[fold(field.name)] for field in sent]
+    elif pa.types.is_map(sent):
+        targets = [declared.key_type, declared.item_type]
+    else:
+        targets = [declared.value_type]
+    following = iter(targets)
+    return rebuild(sent, lambda kind: validated_as(kind, next(following)))
 
 
 def decoder(stored: pa.DataType, declared: pa.DataType, path: str) -> Step | None:
@@ -234,7 +253,7 @@ def _struct_step(target: pa.DataType, steps: list[tuple[int, Step | None]], path
                 part = convert(part)
             if part.null_count and not field.nullable:
                 if _any_null_below(array, part):
-                    raise _null(join(path, field.name))
+                    raise ForbiddenNull(join(path, field.name))
                 part = without_nulls(part)
             parts.append(part)
         return pa.Array.from_buffers(target, len(array), [validity(array)], array.null_count, children=parts)
@@ -245,10 +264,6 @@ def _struct_step(target: pa.DataType, steps: list[tuple[int, Step | None]], path
 def _any_null_below(array: Any, part: Any) -> bool:
     """Whether a child has a null where its struct has none."""
     return bool(pc.any(pc.and_(pc.is_valid(array), pc.is_null(part))).as_py())
-
-
-def _null(path: str) -> Unfit:
-    return Unfit(path, "null in a column that does not allow nulls")
 
 
 def _list_step(target: pa.DataType, value: Step | None, path: str, exact: int | None = None) -> Step:
@@ -265,7 +280,7 @@ def _list_step(target: pa.DataType, value: Step | None, path: str, exact: int | 
         values = lists.values if value is None else value(lists.values)
         if required and values.null_count:
             if size is None or not lists.nulls:
-                raise _null(join(path, "element"))
+                raise ForbiddenNull(join(path, "element"))
             values = without_nulls(values)  # the slots of null rows
         return _implode(target, lists, values, path)
 

@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from boilstream.catalog.convert import absent, decoder, encoder
 from boilstream.catalog.leaves import Step, Unfit, chain
@@ -45,6 +44,7 @@ class FileReader:
             dict.fromkeys(column.source.name for column in self._columns if column.source is not None)
         )
         """Top-level columns of the file to read, by their names in it; may be empty."""
+        self._known_positions: tuple[pa.Schema, dict[int | None, int]] = pa.schema([]), {}
 
     def to_declared(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """The rows of a batch of the file, which has the columns `names` and perhaps others.
@@ -54,12 +54,20 @@ class FileReader:
         """
         if not self._columns:
             return batch.select([])  # keeps the number of rows
-        positions = {field_id(field): position for position, field in enumerate(batch.schema)}
+        positions = self._positions_in(batch.schema)
         try:
             arrays = [column.read(batch, positions) for column in self._columns]
         except Unfit as problem:
             raise InvalidArgument(f"column {problem}") from None
         return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
+
+    def _positions_in(self, schema: pa.Schema) -> dict[int | None, int]:
+        """Where the column with each field id stands; found once, for the batches of a file are alike."""
+        known = self._known_positions
+        if not known[0].equals(schema, check_metadata=True):
+            positions = {field_id(field): position for position, field in enumerate(schema)}
+            known = self._known_positions = schema, positions
+        return known[1]
 
 
 class _Column:
@@ -92,24 +100,8 @@ def _widen(found: pa.DataType, stored: pa.DataType, path: str) -> Step | None:
     """The step from the type that the file has to the stored type of this version."""
     if found == stored:
         return None
-    if pa.types.is_float64(found) and pa.types.is_float32(stored):
-        return _narrow(path)
     problems: list[Refused] = []
     step = encoder(found, stored, stored, path, problems.append)
     if problems:
         raise InvalidArgument(f"a data file of the topic cannot be read: {problems[0]}")
-    return step
-
-
-def _narrow(path: str) -> Step:
-    """The step from doubles to floats of an earlier version."""
-
-    def step(array: Any) -> Any:
-        narrow = array.cast(pa.float32())
-        if pc.any(
-            pc.and_(pc.not_equal(narrow.cast(pa.float64()), array), pc.invert(pc.is_nan(array)))
-        ).as_py():
-            raise Unfit(path, "a value does not fit the type float, which the column has changed from")
-        return narrow
-
     return step

@@ -46,6 +46,13 @@ class Unfit(ValueError):
         self.reason = reason
 
 
+class ForbiddenNull(Unfit):
+    """A null in a column that does not allow nulls, nested ones included."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path, "null in a column that does not allow nulls")
+
+
 class TooLarge(Unfit):
     """A batch that is small on the wire would grow past MAX_EXPANDED_BYTES."""
 
@@ -119,16 +126,16 @@ def plain(kind: pa.DataType, path: str = "") -> pa.DataType:
 def castable(source: pa.DataType, target: pa.DataType) -> bool:
     """Whether values of a plain type may be cast to another; each value is still checked.
 
-    Only between types of one kind, where equal values mean the same. Floats only widen, and a
-    timestamp never gains or loses its time zone: those would change values silently.
+    Only between types of one kind, where equal values mean the same. A timestamp never gains or
+    loses its time zone: that would change values silently.
     """
     t: Any = pa.types
     same_kind: bool = (
         (t.is_integer(source) and (t.is_integer(target) or t.is_decimal(target) or target in _WIDE_FLOATS))
-        or (t.is_floating(source) and t.is_floating(target) and source.bit_width < target.bit_width)
+        or (t.is_floating(source) and t.is_floating(target))
         or (t.is_decimal(source) and t.is_decimal(target))
         or (is_text(source) and is_text(target))
-        or (_is_bytes(source) and _is_bytes(target))
+        or (_is_any_bytes(source) and _is_any_bytes(target))
         or (t.is_date(source) and t.is_date(target))
         or (t.is_time(source) and t.is_time(target))
         or (t.is_timestamp(source) and t.is_timestamp(target) and (source.tz is None) == (target.tz is None))
@@ -164,6 +171,10 @@ def _is_bytes(kind: pa.DataType) -> bool:
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
+def _is_any_bytes(kind: pa.DataType) -> bool:
+    return _is_bytes(kind) or bool(pa.types.is_fixed_size_binary(kind))
+
+
 def _mismatch(sent: pa.DataType, declared: pa.DataType, path: str) -> Refused:
     return Refused(path, f"{show_type(sent)} cannot become {show_type(declared)}; cast it before sending")
 
@@ -173,11 +184,24 @@ def cast(target: pa.DataType, path: str) -> Step:
 
     def step(array: Any) -> Any:
         try:
-            return array.cast(target)
+            made = array.cast(target)
         except pa.ArrowInvalid as error:
             raise Unfit(path, _first_line(error)) from None
+        if pa.types.is_floating(array.type) and pa.types.is_floating(target):
+            _require_exact(array, made, path)
+        return made
 
     return step
+
+
+def _require_exact(floats: Any, made: Any, path: str) -> None:
+    """Raise Unfit if floats were rounded, which Arrow does silently; not-a-number stays what it is."""
+    if floats.type.bit_width <= made.type.bit_width:
+        return
+    exact = pc.or_(pc.equal(made.cast(floats.type), floats), pc.is_nan(floats))
+    first = pc.index(exact, pa.scalar(False)).as_py()
+    if first >= 0:
+        raise Unfit(path, f"Floating point value {floats[first]} is not exact as {show_type(made.type)}")
 
 
 def _first_line(error: Exception) -> str:
@@ -275,16 +299,26 @@ def _decode_view(target: pa.DataType, path: str) -> Step:
     def step(array: Any) -> Any:
         # A view is 16 bytes that begin with the length as int32 (Arrow columnar format, "Variable-size
         # Binary View Layout"). Views may share bytes, so only the lengths tell the size of the result.
-        validity, views = array.buffers()[:2]
+        bitmap, views = array.buffers()[:2]
         end = array.offset + len(array)
         words = pa.Array.from_buffers(pa.int32(), 4 * end, [None, views])
         records = pa.Array.from_buffers(
-            pa.list_(pa.int32(), 4), len(array), [validity], offset=array.offset, children=[words]
+            pa.list_(pa.int32(), 4), len(array), [bitmap], offset=array.offset, children=[words]
         )
         _allow(pc.sum(pc.list_element(records, 0)).as_py() or 0, path)
-        return array.cast(target)
+        return _without_null_views(array).cast(target)
 
     return step
+
+
+def _without_null_views(array: Any) -> Any:
+    """A view array whose nulls are empty views: validation skips what lies there, but casts follow it."""
+    if not array.null_count:
+        return array
+    bitmap, views, *data = array.buffers()
+    raw = pa.Array.from_buffers(pa.binary(16), len(array), [bitmap, views], offset=array.offset)
+    cleared = pc.fill_null(raw, pa.scalar(bytes(16), raw.type)).buffers()[1]
+    return pa.Array.from_buffers(array.type, len(array), [validity(array), cleared, *data])
 
 
 def allow_rows(rows: int, kind: pa.DataType, path: str) -> None:

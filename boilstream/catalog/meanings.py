@@ -2,8 +2,9 @@
 
 DuckDB sends a HUGEINT, UUID, BIT, ... either as an extension type (`SET arrow_lossless_conversion =
 true`) or as a plain type. Either form may be written to a column of the other where the values
-mean the same. arrow.opaque types count as DuckDB's by vendor, name and storage; their layouts are
-those of DuckDB's `dtime_tz_t`, `hugeint_t`, `Bit` and `Bignum`.
+mean the same. It reads a duration as an INTERVAL and sends it back as one. arrow.opaque types count as
+DuckDB's by vendor, name and storage; their layouts are those of DuckDB's `dtime_tz_t`, `hugeint_t`,
+`Bit` and `Bignum`.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ _STORAGE: Final[dict[str, tuple[pa.DataType, ...]]] = {
 _HUGE: Final = pa.decimal128(38, 0)
 """What DuckDB sends a HUGEINT and UHUGEINT as, with their 128 bits unchanged."""
 
+_INTERVAL: Final = pa.month_day_nano_interval()
+_NANOS: Final = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
+_DAY_NANOS: Final = 86_400 * 10**9
 _DAY_MICROS: Final = 86_400_000_000
 _OFFSET_BITS: Final = 24
 _MAX_OFFSET: Final = 57_599
@@ -52,13 +56,18 @@ def translation(sent: pa.DataType, declared: pa.DataType, path: str) -> tuple[St
 
     (None, sent) where there is none. Raises Refused for a type that cannot be sent.
     """
-    if isinstance(sent, pa.BaseExtensionType) == isinstance(declared, pa.BaseExtensionType):
+    extended = isinstance(sent, pa.BaseExtensionType), isinstance(declared, pa.BaseExtensionType)
+    if all(extended):
         return None, sent
     bare, middle = plain(sent, path), plain(declared, path)
+    if bare == _INTERVAL and pa.types.is_duration(middle):
+        return chain(unwrapping(sent, path), _to_duration(middle, path)), middle
+    if not any(extended):
+        return None, sent
     known = duckdb_type(sent) or duckdb_type(declared)
     into_opaque = duckdb_type(declared) is not None
     step: Step | None = None
-    if known in ("hugeint", "uhugeint") and into_opaque and bare == _HUGE:
+    if _is_huge(declared) and bare == _HUGE:
         step, bare = (lambda array: array.view(middle)), middle
     elif known in ("hugeint", "uhugeint") and pa.types.is_decimal(middle):
         step, bare = _to_decimal(known == "hugeint", path), _HUGE
@@ -69,6 +78,18 @@ def translation(sent: pa.DataType, declared: pa.DataType, path: str) -> tuple[St
     elif isinstance(sent, pa.UuidType) and is_text(middle):
         step, bare = _to_text, pa.string()
     return (None, sent) if step is None else (chain(unwrapping(sent, path), step), bare)
+
+
+def validated_as(sent: pa.DataType, declared: pa.DataType) -> pa.DataType:
+    """A type of the same layout as `sent`, of which all values that the column takes are valid.
+
+    A HUGEINT that was sent as a decimal may have more digits than a decimal can have.
+    """
+    return declared.storage_type if sent == _HUGE and _is_huge(declared) else sent
+
+
+def _is_huge(declared: pa.DataType) -> bool:
+    return duckdb_type(declared) in ("hugeint", "uhugeint")
 
 
 def check(declared: pa.DataType, path: str) -> Step | None:
@@ -135,6 +156,42 @@ def _to_time(path: str) -> Step:
         return micros.view(pa.time64("us"))
 
     return step
+
+
+def _to_duration(kind: pa.DataType, path: str) -> Step:
+    """The step from intervals to durations; a day has 24 hours."""
+    per_unit = _NANOS[kind.unit]
+    units_per_day = pa.scalar(_DAY_NANOS // per_unit, pa.decimal128(14, 0))
+
+    def step(array: Any) -> Any:
+        # months and days as int32, nanoseconds as int64
+        months, days = _slot(array, pa.int32(), 0), _slot(array, pa.int32(), 1)
+        nanos = _slot(array, pa.int64(), 1)
+        if pc.any(pc.not_equal(months, 0)).as_py():
+            raise Unfit(path, "the interval has months, which are no fixed time; send days instead")
+        units = pc.divide(nanos, per_unit)
+        if pc.any(pc.not_equal(pc.multiply(units, per_unit), nanos)).as_py():
+            raise Unfit(path, f"the interval has a fraction that {kind} cannot keep")
+        # decimals have room for all sums
+        whole = pc.multiply(days.cast(pa.decimal128(10, 0)), units_per_day)
+        total = pc.add(whole, units.cast(pa.decimal128(19, 0)))
+        try:
+            return total.cast(pa.int64()).view(kind)
+        except pa.ArrowInvalid:
+            raise Unfit(path, f"the interval is longer than {kind} can be") from None
+
+    return step
+
+
+def _slot(array: Any, kind: pa.DataType, index: int) -> Any:
+    """The number at that place in the 16 bytes of each value, null where the value is."""
+    bitmap, data = array.buffers()
+    size = 128 // kind.bit_width
+    numbers = pa.Array.from_buffers(kind, size * (array.offset + len(array)), [None, data])
+    records = pa.Array.from_buffers(
+        pa.list_(kind, size), len(array), [bitmap], offset=array.offset, children=[numbers]
+    )
+    return pc.list_element(records, index)
 
 
 def _to_decimal(signed: bool, path: str) -> Step:

@@ -22,19 +22,24 @@ from pyiceberg.schema import Schema, assign_fresh_schema_ids
 from pyiceberg.types import NestedField
 
 from boilstream.catalog import typemap
-from boilstream.catalog.convert import absent, decoder, encoder, match_children
+from boilstream.catalog.arrays import retyped
+from boilstream.catalog.convert import absent, decoder, encoder, match_children, validated_as
 from boilstream.catalog.declared import normalise
 from boilstream.catalog.evolution import FileReader
-from boilstream.catalog.leaves import MAX_EXPANDED_BYTES, Step, TooLarge, Unfit, allow_rows
+from boilstream.catalog.leaves import (
+    MAX_EXPANDED_BYTES,
+    ForbiddenNull,
+    Step,
+    TooLarge,
+    Unfit,
+    allow_rows,
+)
 from boilstream.catalog.names import fold
 from boilstream.catalog.typemap import Refused, show
 from boilstream.errors import ConstraintViolated, InvalidArgument
 
 MAX_DECLARED_BYTES: Final = 1024 * 1024
 """Longest serialized declared schema, in characters of base64."""
-
-_NULL: Final = "null in a column that does not allow nulls"
-"""The reason of `boilstream.catalog.convert` for nested columns too."""
 
 _MAX_PROBLEMS = 20
 """Most columns that one message names."""
@@ -151,7 +156,13 @@ class TopicSchema:
             report(problem)
         if problems:
             raise InvalidArgument(_listed(problems))
-        return Conformer(self.stored, columns)
+        wanted = {
+            position: validated_as(schema.field(position).type, field.type)
+            for position, field in zip(positions, self.declared, strict=True)
+            if position >= 0
+        }
+        others = {position: kind for position, kind in wanted.items() if kind != schema.field(position).type}
+        return Conformer(self.stored, columns, others)
 
     def to_declared(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """A batch of a data file in the declared form.
@@ -207,21 +218,43 @@ class _Column:
         if self.step is not None:
             array = self.step(array)
         if self.required and array.null_count:
-            raise Unfit(self.name, _NULL)
+            raise ForbiddenNull(self.name)
         return array
 
 
 class Conformer:
     """Converts the batches of one stream to the stored form. Get it from `TopicSchema.conform`."""
 
-    def __init__(self, stored: pa.Schema, columns: list[_Column]) -> None:
+    def __init__(
+        self, stored: pa.Schema, columns: list[_Column], validated_as: Mapping[int, pa.DataType]
+    ) -> None:
+        """`validated_as`: types by position of columns that are not to be validated as they were sent."""
         self._stored = stored
         self._columns = columns
+        self._validated_as = validated_as
+
+    def prepare(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """The same bytes as a batch that passes `validate(full=True)` if it can be converted.
+
+        DuckDB sends a HUGEINT as a decimal, even one of more than the 38 digits that a valid decimal has.
+        Nothing is copied and no value is looked at. A batch that is damaged is given back as it is.
+        """
+        if not self._validated_as:
+            return batch
+        columns = batch.columns
+        try:
+            batch.validate()  # that all lengths are right: taking arrays apart relies on it
+            for position, kind in self._validated_as.items():
+                columns[position] = retyped(columns[position], kind)
+            return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
+        except pa.ArrowInvalid:
+            return batch
 
     def to_stored(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """The batch with the schema of the data files.
 
-        The batch has the schema that `conform` saw and has passed `validate(full=True)`. Columns
+        The batch has the schema that `conform` saw, or comes from `prepare`, and has passed
+        `validate(full=True)`. Columns
         that are equal in both forms are shared, not copied. Raises InvalidArgument naming column,
         row (within the batch, from 0) and what does not fit; ConstraintViolated for a null where none may be.
         """
@@ -315,7 +348,7 @@ def _explained(column: _Column, batch: pa.RecordBatch, problem: Unfit) -> Invali
 
 
 def _error(problem: Unfit, where: str) -> InvalidArgument:
-    kind = ConstraintViolated if problem.reason == _NULL else InvalidArgument
+    kind = ConstraintViolated if isinstance(problem, ForbiddenNull) else InvalidArgument
     return kind(f"{where}: {problem.reason}")
 
 

@@ -12,8 +12,9 @@ import pyarrow.flight as flight
 
 from boilstream.auth.capability import Capabilities
 from boilstream.auth.manager import AuthManager
-from boilstream.auth.middleware import CLIENT_SESSION_HEADER, AuthMiddlewareFactory
+from boilstream.auth.middleware import AIRPORT_HEADER, CLIENT_SESSION_HEADER, AuthMiddlewareFactory
 from boilstream.auth.middleware import MIDDLEWARE_KEY as AUTH_KEY
+from boilstream.catalog.duckdb_types import published
 from boilstream.catalog.topics import Topic
 from boilstream.errors import InvalidArgument, Unavailable, Unimplemented
 from boilstream.flight.actions import SESSION, Actions
@@ -145,9 +146,12 @@ class FlightServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow ha
                 for part in plan.parts
             ]
             files = [file for part in plan.parts for file in part]
+            schema, answered = plan.topic.schema.declared, _descriptor(plan.topic)
+            if header(context, AIRPORT_HEADER) is not None:  # airport_take_flight wants its own words back
+                schema, answered = published(plan.topic.schema).declared, descriptor
             return flight.FlightInfo(
-                plan.topic.schema.declared,
-                _descriptor(plan.topic),
+                schema,
+                answered,
                 endpoints,
                 sum(file.rows for file in files),
                 sum(file.bytes for file in files),

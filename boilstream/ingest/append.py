@@ -94,6 +94,7 @@ class Append:
         """
         if self._failure is not None:
             raise self._failure
+        batch = self._conformer.prepare(batch)
         size = _held(batch)
         if not self._engine.budget.try_reserve(size):
             self._take()  # as a file in the making it can be relieved
@@ -112,6 +113,7 @@ class Append:
     def write_through(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """As `write`, but checked now; gives the rows in the stored form."""
         self._take()
+        batch = self._conformer.prepare(batch)
         self.rows_sent += batch.num_rows
         self._batches += 1
         _validate(batch, self._batches)

@@ -98,7 +98,9 @@ def _incompressible_columns(table: pa.Table) -> Iterator[str]:
             continue
         if pa.types.is_decimal(field.type) or pa.types.is_boolean(field.type):
             continue  # stored in another width than in Arrow
-        values = pa.record_batch([_sample(column, _SAMPLE_ROWS).combine_chunks().drop_null()], names=[""]).serialize()
+        values = pa.record_batch(
+            [_sample(column, _SAMPLE_ROWS).combine_chunks().drop_null()], names=[""]
+        ).serialize()
         if len(codec.compress(values)) > len(values) * _COMPRESSION_PAYS:
             yield field.name
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import struct
 from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from boilstream.catalog import leaves
 from boilstream.catalog.types import TopicSchema
@@ -36,6 +39,10 @@ _STRUCTS = [{"x": 1, "y": "a"}, None, {"x": None, "y": None}]
         ([1, None], pa.int32(), pa.float64()),
         ([1, None], pa.int32(), pa.decimal128(12, 2)),
         ([1.5, None], pa.float16(), pa.float64()),
+        ([1.5, None, float("inf")], pa.float64(), pa.float32()),
+        ([0.25, None, float("-inf")], pa.float32(), pa.float16()),
+        ([65504.0, None, 2**-24], pa.float64(), pa.float16()),
+        ([Decimal("1.50"), None], pa.decimal128(12, 2), pa.decimal256(30, 4)),
         ([Decimal("1.50"), None], pa.decimal128(5, 2), pa.decimal64(18, 4)),
         (_TEXT, pa.string(), pa.large_string()),
         (_TEXT, pa.large_string(), pa.string_view()),
@@ -44,6 +51,12 @@ _STRUCTS = [{"x": 1, "y": "a"}, None, {"x": None, "y": None}]
         (_TEXT, pa.dictionary(pa.uint32(), pa.large_string()), pa.string_view()),
         (_TEXT, pa.string(), pa.json_()),
         ([b"x", None, b"y" * 30], pa.binary_view(), pa.large_binary()),
+        ([b"abc", None, b"xyz"], pa.binary(), pa.binary(3)),
+        ([b"abc", None, b"xyz"], pa.large_binary(), pa.binary(3)),
+        ([b"abc", None, b"xyz"], pa.binary_view(), pa.binary(3)),
+        ([b"abc", None, b"abc"], pa.dictionary(pa.int8(), pa.binary()), pa.binary(3)),
+        ([b"abc", None, b"xyz"], pa.binary(3), pa.large_binary()),
+        ([b"abc", None, b"xyz"], pa.binary(3), pa.binary_view()),
         ([b"\0x", None], pa.binary(), pa.opaque(pa.binary(), "bit", "DuckDB")),
         ([b"0123456789abcdef", None], pa.binary(16), pa.opaque(pa.binary(16), "hugeint", "DuckDB")),
         ([[1, 2], None, [], [3]], pa.list_(pa.int8()), pa.large_list(pa.int32())),
@@ -96,6 +109,39 @@ def test_infinite_timestamps_stay_infinite(unit: str) -> None:
             _send(pa.array([2**63 - 1, 2**63 - 2]).view(kind), kind)
 
 
+@pytest.mark.parametrize("sent", [pa.float32(), pa.float64()], ids=str)
+def test_what_is_no_number_and_signed_zero_stay_in_narrower_floats(sent: pa.DataType) -> None:
+    values = [float("nan"), -0.0, None]
+    assert str(_send(pa.array(values, sent), pa.float16()).to_pylist()) == "[nan, -0.0, None]"
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.floats(width=32) | st.floats() | st.none(), max_size=8),
+    st.sampled_from([(16, pa.float16()), (32, pa.float32())]),
+)
+def test_floats_narrow_where_no_value_changes(
+    values: list[float | None], target: tuple[int, pa.DataType]
+) -> None:
+    width, kind = target
+    letter = {16: "e", 32: "f"}[width]
+
+    def fits(value: float) -> bool:
+        try:
+            (back,) = struct.unpack(letter, struct.pack(letter, value))
+        except OverflowError:
+            return False
+        return bool(back == value) or value != value
+
+    wrong = [row for row, value in enumerate(values) if value is not None and not fits(value)]
+    sent = pa.array(values, pa.float64())
+    if wrong:
+        with pytest.raises(InvalidArgument, match=f"row {wrong[0]}: Floating point value .* is not exact as"):
+            _send(sent, kind)
+    else:
+        assert str(_send(sent, kind).to_pylist()) == str(sent.to_pylist())
+
+
 def test_uuids_are_read_from_text() -> None:
     got = _send(pa.array([_UUID, None, _UUID.lower()])[1:], pa.uuid())
     assert got.storage.to_pylist() == [None, bytes.fromhex(_UUID.replace("-", ""))]
@@ -113,6 +159,21 @@ def test_extensions_lend_their_storage() -> None:
     assert _send(document, pa.string()).to_pylist() == ["{}", None]
 
 
+@pytest.mark.parametrize("kind", [pa.string_view(), pa.binary_view()], ids=str)
+def test_views_under_nulls_are_not_followed(kind: pa.DataType) -> None:
+    """Validation skips them, so they may point anywhere; a cast would end the process."""
+    text = "a longer text than a view holds inline"
+    bitmap, views, *data = pa.array([text, text, "b", "c"], kind).buffers()
+    astray = struct.pack("<i4sii", 2**31 - 1, b"xxxx", 2**30, 2**30)
+    damaged = pa.py_buffer(views.to_pybytes()[:16] + astray + views.to_pybytes()[32:])
+    bitmap = pa.array([True, False, True, False]).buffers()[1]
+    array = pa.Array.from_buffers(kind, 4, [bitmap, damaged, *data])
+    values = pa.array([text, None, "b", None], pa.string()).cast(pa.binary()).to_pylist()
+    for start in range(3):
+        got = _send(array[start:], pa.binary() if pa.types.is_binary_view(kind) else pa.string())
+        assert got.cast(pa.binary()).to_pylist() == values[start:]
+
+
 def test_run_ends_are_decoded() -> None:
     text = pa.array(["x", None, "y"])
     runs = pa.RunEndEncodedArray.from_arrays(pa.array([2, 3, 6], pa.int32()), text)
@@ -125,8 +186,13 @@ def test_run_ends_are_decoded() -> None:
 @pytest.mark.parametrize(
     ("sent", "declared"),
     [
-        (pa.float64(), pa.float32()),
         (pa.float64(), pa.int64()),
+        (pa.float32(), pa.decimal128(9, 2)),
+        (pa.binary(3), pa.binary(4)),
+        (pa.uuid(), pa.binary(8)),
+        (pa.month_day_nano_interval(), pa.int64()),
+        (pa.month_day_nano_interval(), pa.time64("us")),
+        (pa.duration("us"), pa.month_day_nano_interval()),
         (pa.string(), pa.int64()),
         (pa.int64(), pa.string()),
         (pa.binary(), pa.string()),

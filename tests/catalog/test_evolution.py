@@ -70,6 +70,21 @@ def test_columns_come_in_the_order_that_was_asked(
             assert column.equals(batch.column(name))
 
 
+def test_batches_of_one_file_may_have_their_columns_in_any_order(
+    topic: TopicSchema, batch: pa.RecordBatch
+) -> None:
+    stored = topic.conform(COLUMNS).to_stored(batch)
+    reader = topic.reader(stored.schema, ["a", "l"])
+    for names in (["a", "l"], ["l", "u", "a"], ["a", "l"], stored.schema.names):
+        assert reader.to_declared(stored.select(names)).equals(batch.select(["a", "l"]))
+    swapped = with_ids(pa.schema([("x", pa.int32()), ("y", pa.int32())]), {"x": 77, "y": 1})
+    other = topic.reader(swapped, ["a"])
+    rows = [[1, 2], [3, 4]]
+    assert other.to_declared(pa.record_batch(rows, schema=swapped)).column(0).to_pylist() == [3, 4]
+    renumbered = with_ids(swapped, {"x": 1, "y": 77})
+    assert other.to_declared(pa.record_batch(rows, schema=renumbered)).column(0).to_pylist() == [1, 2]
+
+
 def test_names_in_the_file_mean_nothing(topic: TopicSchema) -> None:
     file = pa.record_batch(
         [[7], ["y"], ["other"], [3]],
@@ -110,6 +125,8 @@ def test_a_column_that_the_file_does_not_have_is_null(kind: pa.DataType, nullabl
         (pa.decimal128(20, 0), ["18446744073709551615", None], pa.decimal128(38, 0)),
         (pa.int64(), [1, None, 127], pa.int8()),
         (pa.float64(), [1.5, None, float("-inf")], pa.float32()),
+        (pa.float64(), [1.5, None, float("inf")], pa.float16()),
+        (pa.float32(), [1.5, None, float("-inf")], pa.float16()),
         (pa.decimal128(12, 2), ["1.25", None], pa.decimal128(5, 2)),
         (pa.dictionary(pa.int8(), pa.string()), ["x", None], pa.large_string()),
         (pa.binary(16), [UUID, None], pa.uuid()),
@@ -147,6 +164,7 @@ def test_nan_fits_every_float() -> None:
         (pa.int32(), 300, pa.int8()),
         (pa.float64(), 0.1, pa.float32()),
         (pa.float64(), 1e300, pa.float32()),
+        (pa.float32(), 0.1, pa.float16()),
     ],
     ids=str,
 )

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import struct
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from boilstream.catalog.types import TopicSchema
-from boilstream.errors import InvalidArgument
+from boilstream.errors import ConstraintViolated, InvalidArgument
 from tests.catalog.arrow_data import time_tz
 
 _HUGE, _UHUGE = (pa.opaque(pa.binary(16), name, "DuckDB") for name in ("hugeint", "uhugeint"))
@@ -19,6 +21,11 @@ _TIME_TZ = pa.opaque(pa.binary(8), "time_tz", "DuckDB")
 _BIT, _BIGNUM = (pa.opaque(pa.large_binary(), name, "DuckDB") for name in ("bit", "bignum"))
 _DECIMAL = pa.decimal128(38, 0)
 _TIME = pa.time64("us")
+
+
+_INTERVAL = pa.month_day_nano_interval()
+_DAY = 86_400 * 10**9
+_UNITS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 
 
 def _opaque(values: list[Any], kind: pa.DataType) -> Any:
@@ -110,6 +117,183 @@ def test_uuids_become_their_text() -> None:
         assert got.type == text
         assert got.to_pylist() == [None, "00010203-0405-0607-0809-0a0b0c0d0e0f"]
     assert _send(sent[:0], pa.string()).to_pylist() == []
+
+
+_INT32 = st.integers(-(2**31), 2**31 - 1)
+
+
+@settings(deadline=None)
+@given(
+    _INT32,
+    st.integers(-(2**63), 2**63 - 1) | st.integers(-(2**33), 2**33).map(lambda seconds: seconds * 10**9),
+    st.sampled_from(list(_UNITS)),
+)
+@example(-106_752, 763_145_224_192, "ns")  # the shortest duration, from parts of which one alone does not fit
+@example(106_752, -763_145_224_193, "ns")
+@example(106_752, -763_145_224_192, "ns")
+@example(2**31 - 1, -1, "us")
+def test_intervals_become_durations_where_no_value_changes(days: int, nanos: int, unit: str) -> None:
+    sent = pa.array([(0, 1, 0), None, (0, days, nanos)], _INTERVAL)[1:]
+    total, rest = divmod(days * _DAY + nanos, _UNITS[unit])
+    if rest:
+        with pytest.raises(
+            InvalidArgument, match=rf"row 1: the interval has a fraction that duration\[{unit}"
+        ):
+            _send(sent, pa.duration(unit))
+    elif not -(2**63) <= total < 2**63:
+        with pytest.raises(InvalidArgument, match=r"row 1: the interval is longer than duration\[.* can be"):
+            _send(sent, pa.duration(unit))
+    else:
+        assert _send(sent, pa.duration(unit)).cast(pa.int64()).to_pylist() == [None, total]
+
+
+@pytest.mark.parametrize("unit", _UNITS)
+def test_an_interval_with_months_is_named(unit: str) -> None:
+    garbage = pa.array([(0, 1, 0), (5, 5, 5), (0, 0, 0)], _INTERVAL).buffers()[1]
+    sent = pa.Array.from_buffers(_INTERVAL, 3, [pa.array([True, False, True]).buffers()[1], garbage])
+    found = _send(sent, pa.duration(unit))
+    assert found.cast(pa.int64()).to_pylist() == [_DAY // _UNITS[unit], None, 0]
+    with pytest.raises(InvalidArgument, match="column 'a', row 2: the interval has months"):
+        _send(pa.array([(0, 1, 0), None, (-1, 30, 0)], _INTERVAL), pa.duration(unit))
+
+
+def test_nested_intervals_become_durations() -> None:
+    kind = pa.struct([("l", pa.list_(_INTERVAL)), ("m", pa.map_(_INTERVAL, pa.int8()))])
+    second = (0, 0, 10**9)
+    sent = pa.array([None, {"l": [second, None], "m": [(second, 1)]}], kind)
+    wanted = pa.struct([("l", pa.large_list(pa.duration("ms"))), ("m", pa.map_(pa.duration("s"), pa.int8()))])
+    assert _send(sent, wanted).cast(wanted).to_pylist() == [
+        None,
+        {"l": [timedelta(seconds=1), None], "m": [(timedelta(seconds=1), 1)]},
+    ]
+
+
+def _message(array: Any) -> bytes:
+    """A stream of one batch with one column."""
+    sink, sent = pa.BufferOutputStream(), pa.record_batch([array], names=["a"])
+    with pa.ipc.new_stream(sink, sent.schema) as writer:
+        writer.write_batch(sent)
+    return bytes(sink.getvalue())
+
+
+def _batch(array: Any) -> pa.RecordBatch:
+    """What the server receives of a column."""
+    return pa.ipc.open_stream(_message(array)).read_next_batch()
+
+
+_TOO_LONG = [_raw(2**127 - 1), _raw(-(2**127)), _raw(10**38)]
+
+
+def _around(numbers: Any, kind: pa.DataType) -> list[tuple[Any, pa.DataType]]:
+    """Columns of every kind with the numbers in them, and what they may be declared as."""
+    three, field = pa.array([0, 1, 3], pa.int32()), pa.field("x", numbers.type)
+    lists = pa.ListArray.from_arrays(three, numbers)
+    fixed = pa.FixedSizeListArray.from_arrays(numbers, 1)
+    views = pa.ListViewArray.from_arrays(
+        pa.array([2, 0, 1], pa.int32()), pa.array([1] * 3, pa.int32()), numbers
+    )
+    maps = pa.MapArray.from_arrays(three, numbers, pa.array(["a", None, "c"]).dictionary_encode())
+    code = pa.array([0, 5, 0], pa.int8())
+    union = pa.UnionArray.from_sparse(code, [numbers, pa.array([1, 2, 3])], ["x", "y"], [0, 5])
+    texts = pa.array(["a" * 20, None, "c"], pa.string_view())
+    structs = pa.StructArray.from_arrays([texts, numbers, pa.nulls(3)], names=["T", "X", "N"])
+    return [
+        (numbers, kind),
+        (lists, pa.large_list(kind)),
+        (fixed, pa.list_(kind, 1)),
+        (fixed, pa.list_(kind)),
+        (views, pa.list_(kind)),
+        (maps, pa.map_(kind, pa.string())),
+        (union, pa.sparse_union([pa.field("y", pa.int64()), field.with_type(kind)])),
+        (structs, pa.struct([("x", kind), ("n", _DECIMAL), ("t", pa.string())])),
+        (pa.ListArray.from_arrays(three, structs), pa.list_(pa.struct([("t", pa.string()), ("x", kind)]))),
+    ]
+
+
+_PLACES = ["column", "list", "fixed", "list of fixed", "view", "map", "union", "struct", "structs"]
+
+
+@pytest.mark.parametrize("kind", [_HUGE, _UHUGE], ids=["hugeint", "uhugeint"])
+@pytest.mark.parametrize("place", _PLACES)
+def test_huge_integers_of_more_digits_than_a_decimal_pass_the_validation(
+    place: str, kind: pa.DataType
+) -> None:
+    array, declared = _around(_decimals(_TOO_LONG), kind)[_PLACES.index(place)]
+    batch = _batch(array)
+    if place == "structs":
+        declared = pa.list_(pa.struct([*declared.value_type, ("n", pa.int8())]))
+    topic = TopicSchema.declare(pa.schema([("a", declared)]))
+    conformer = topic.conform(batch.schema)
+    with pytest.raises(pa.ArrowInvalid, match="does not fit in precision"):
+        batch.validate(full=True)
+    prepared = conformer.prepare(batch)
+    prepared.validate(full=True)
+    stored = conformer.to_stored(prepared)
+    stored.validate(full=True)
+    plain = _around(pa.array(_TOO_LONG, pa.binary(16)), kind)[_PLACES.index(place)][0]
+    wanted = _batch(plain)
+    assert stored.equals(topic.conform(wanted.schema).to_stored(wanted))
+
+
+@pytest.mark.parametrize("place", _PLACES)
+def test_decimals_are_not_taken_for_huge_integers(place: str) -> None:
+    array, declared = _around(_decimals(_TOO_LONG), _DECIMAL)[_PLACES.index(place)]
+    if place == "structs":
+        declared = pa.list_(pa.struct([*declared.value_type, ("n", pa.int8())]))
+    batch = _batch(array)
+    conformer = TopicSchema.declare(pa.schema([("a", declared)])).conform(batch.schema)
+    assert conformer.prepare(batch) is batch
+
+
+@pytest.mark.parametrize("place", _PLACES)
+def test_a_slice_is_prepared_as_well(place: str) -> None:
+    array, declared = _around(_decimals(_TOO_LONG), _HUGE)[_PLACES.index(place)]
+    if place == "structs":
+        declared = pa.list_(pa.struct([*declared.value_type, ("n", pa.int8())]))
+    topic = TopicSchema.declare(pa.schema([("a", declared)]))
+    plain = _around(pa.array(_TOO_LONG, pa.binary(16)), _HUGE)[_PLACES.index(place)][0]
+    batch, wanted = (pa.record_batch([part[1:]], names=["a"]) for part in (array, plain))
+    conformer = topic.conform(batch.schema)
+    prepared = conformer.prepare(batch)
+    prepared.validate(full=True)
+    stored = conformer.to_stored(prepared)
+    assert stored.equals(topic.conform(wanted.schema).to_stored(wanted))
+
+
+def test_a_damaged_batch_is_left_to_the_validation() -> None:
+    topic = TopicSchema.declare(pa.schema([("a", pa.list_(_HUGE))]))
+    good = pa.ListArray.from_arrays(pa.array([0, 1, 3], pa.int32()), _decimals(_TOO_LONG))
+    data = _message(good)
+    offsets = struct.pack("<iii", 0, 1, 3)
+    assert data.count(offsets) == 1
+    wrong = data.replace(offsets, struct.pack("<iii", 0, 1, 900))
+    batch = pa.ipc.open_stream(wrong).read_next_batch()
+    prepared = topic.conform(batch.schema).prepare(batch)
+    with pytest.raises(pa.ArrowInvalid):
+        prepared.validate(full=True)
+
+
+def test_what_needs_no_preparation_is_shared() -> None:
+    topic = TopicSchema.declare(pa.schema([("h", _HUGE), ("b", pa.int8()), ("c", pa.int8())]))
+    batch = pa.record_batch({"b": pa.array([1], pa.int8()), "H": _decimals(_TOO_LONG[:1])})
+    prepared = topic.conform(batch.schema).prepare(batch)
+    assert prepared.schema.names == ["b", "H"]
+    for old, new in zip(batch.columns, prepared.columns, strict=True):
+        assert old.buffers()[1].address == new.buffers()[1].address
+    lossless = pa.record_batch({"h": _opaque([_raw(1)], _HUGE)})
+    assert topic.conform(lossless.schema).prepare(lossless) is lossless
+
+
+def test_a_null_that_its_type_does_not_allow_is_left_to_the_checks() -> None:
+    child = pa.field("x", _DECIMAL, nullable=False)
+    nulls = pa.Array.from_buffers(pa.struct([child]), 2, [None], 0, children=[pa.nulls(2, _DECIMAL)])
+    topic = TopicSchema.declare(pa.schema([("a", pa.struct([pa.field("x", _HUGE, nullable=False)]))]))
+    batch = pa.record_batch([nulls], names=["a"])
+    conformer = topic.conform(batch.schema)
+    prepared = conformer.prepare(batch)
+    prepared.validate(full=True)
+    with pytest.raises(ConstraintViolated, match=r"column 'a\.x', row 0: null in"):
+        conformer.to_stored(prepared)
 
 
 def test_nested_values_are_translated() -> None:

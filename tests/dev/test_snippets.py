@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pyarrow.flight as flight
 import pytest
@@ -48,6 +49,25 @@ def test_python_snippets_are_complete_programs(name: str) -> None:
     assert "\nPY\n" not in program
     assert "\t" not in program
     assert "!" not in program  # interactive shells expand it
+
+
+def test_the_airport_snippet_starts_duckdb_with_sql_that_parses() -> None:
+    first, _, rest = make_snippets(SESSION).airport.partition("\n")
+    assert shlex.split(first) == [
+        f"GRPC_DEFAULT_SSL_ROOTS_FILE_PATH={SESSION.ca_cert}",
+        "duckdb",
+        "<<SQL",
+    ]
+    assert first.endswith("<<'SQL'"), "the shell leaves the text as it is"
+    sql, _, end = rest.rpartition("\n")
+    assert end == "SQL"
+    assert "\nSQL\n" not in sql
+    assert "\t" not in sql
+    assert "!" not in sql  # interactive shells expand it
+    kinds = [statement.type.name for statement in duckdb.extract_statements(sql)]
+    assert kinds == ["LOAD", "LOAD", "CREATE", "SET", "ATTACH", "CREATE", "INSERT", "SELECT"]
+    assert f"auth_token '{SESSION.token}', SCOPE '{SESSION.flight_location}')" in sql
+    assert f"location '{SESSION.flight_location}/')" in sql
 
 
 def test_the_curl_snippet_sends_the_real_client() -> None:

@@ -7,86 +7,21 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any
 
+import msgpack
 import pyarrow as pa
 import pyarrow.flight as flight
 import pytest
 
 from boilstream.flight.server import FlightServer
+from tests.support.airport.errors import CALL_ERRORS, remote_error
 from tests.support.documented import documented_calls, rpc_names
 from tests.support.issuer import IssuerProcess
-from tests.support.poll import polling
 from tests.support.server import Client, ServerProcess, details
+from tests.support.walk import AIRPORT, BODIES, CALLS, ROWS, SERVED, Target, make_target
 
 pytestmark = pytest.mark.slow
-
-ROWS = pa.table({"a": [1, 2]})
-SCHEMA = base64.b64encode(ROWS.schema.serialize().to_pybytes()).decode()
-
-Path = list[str]
-
-
-def _exchange(client: Client, path: Path) -> object:
-    writer, reader = client.connection.do_exchange(flight.FlightDescriptor.for_path(*path), client.options)
-    with writer:
-        writer.begin(ROWS.schema)
-        writer.done_writing()
-        return reader.read_all()
-
-
-def _schema(client: Client, path: Path) -> pa.Schema:
-    return client.connection.get_schema(flight.FlightDescriptor.for_path(*path), client.options).schema
-
-
-def _poll(client: Client, path: Path) -> object:
-    with polling(client.location) as location:
-        polled = replace(client, location=location, connection=None)
-        try:
-            return polled.info(path)
-        finally:
-            polled.close()
-
-
-CALLS: dict[str, Callable[[Client, Path], Any]] = {
-    "ListFlights": lambda client, path: client.topics(),
-    "GetFlightInfo": lambda client, path: client.info(path),
-    "GetSchema": _schema,
-    "DoGet": lambda client, path: client.read(json.dumps({"topic": path}).encode()),
-    "DoPut": lambda client, path: client.put(path, ROWS),
-    "DoExchange": _exchange,
-    "PollFlightInfo": _poll,
-    "ListActions": lambda client, path: client.connection.list_actions(client.options),
-    "action health": lambda client, path: client.action("health"),
-    "action whoami": lambda client, path: client.action("whoami"),
-    "action flush": lambda client, path: client.action("flush"),
-    "action create_topic": lambda client, path: client.action(
-        "create_topic", {"topic": [*path[:-1], f"{path[-1]}_new"], "schema": SCHEMA}
-    ),
-    "action drop_topic": lambda client, path: client.action("drop_topic", {"topic": path}),
-    "action session": lambda client, path: replace(client, token=None).action(
-        "session", {"token": client.token or "none"}
-    ),
-    "action no_such_action": lambda client, path: client.action("no_such_action"),
-}
-"""How to make every call, with a path of a topic that exists."""
-
-SERVED: dict[str, Callable[[Any, Path], bool]] = {
-    "ListFlights": lambda answer, path: ".".join(path) in answer,
-    "GetFlightInfo": lambda answer, path: answer.total_records == 2,
-    "GetSchema": lambda answer, path: answer.equals(ROWS.schema),
-    "DoGet": lambda answer, path: answer.equals(ROWS),
-    "DoPut": lambda answer, path: answer["rows"] == 2,
-    "ListActions": lambda answer, path: "health" in {action.type for action in answer},
-    "action health": lambda answer, path: answer["status"] == "ok",
-    "action whoami": lambda answer, path: answer["provider"] == "okta",
-    "action flush": lambda answer, path: answer == {"flushed": True},
-    "action create_topic": lambda answer, path: answer == {"topic": [*path[:-1], f"{path[-1]}_new"]},
-    "action drop_topic": lambda answer, path: answer == {"dropped": path},
-    "action session": lambda answer, path: answer["token_type"] == "Bearer",
-}
-"""What the answer to a served call says."""
 
 GROUPS = {"read": "Readers", "read, per topic": "Readers", "write": "Writers", "admin": "Admins"}
 """Permission of the table -> the group that has it and no more."""
@@ -95,6 +30,26 @@ ALL_BUT = {"read": "Strangers", "read, per topic": "Strangers", "write": "Reader
 """Permission of the table -> the group that has every other right but this and those that bring it along."""
 
 DOCUMENTED = {**documented_calls(), "action no_such_action": ""}
+
+WITHOUT_TOKEN = ["DoGet", "DoGet (sealed ticket)", "DoExchange", "action endpoints", "action flight_info"]
+"""What a transaction id opens."""
+
+OF_DUCKDB = [call for call in CALLS if call.startswith(("DoGet", "DoExchange"))] + [
+    f"action {name}" for name in BODIES
+]
+"""What DuckDB's extension calls, or a client like it."""
+
+OF_THE_SERVER = {"action flush", "action create_schema", "action drop_schema"}
+"""Calls that need their permission on no topic, but as a whole."""
+
+
+NOWHERE = Target(["s3", "guarded"], flight.FlightDescriptor.for_path("s3", "guarded"), b"")
+"""For calls that do not get as far as their topic."""
+
+
+def permission_of(call: str) -> str:
+    """What the table says of a call."""
+    return DOCUMENTED[call.partition(" (")[0]]
 
 
 @pytest.fixture(scope="module")
@@ -107,23 +62,16 @@ def plain(issuer: IssuerProcess, tmp_path_factory: pytest.TempPathFactory) -> It
 
 
 @pytest.fixture(scope="module")
-def path(plain: ServerProcess, issuer: IssuerProcess) -> list[str]:
+def target(plain: ServerProcess, issuer: IssuerProcess) -> Target:
     """A topic with ROWS, that no call of these tests may change."""
-    return filled(plain, issuer, ["s3", "walked"])
+    return make_target(plain, issuer, ["s3", "walked"])
 
 
-def filled(server: ServerProcess, issuer: IssuerProcess, path: Path) -> Path:
-    admin = Client(server.location, issuer.token(groups="Admins"))
-    admin.put(path, ROWS)
-    admin.close()
-    return path
-
-
-def answer(call: str, client: Client, path: Path) -> Any:
+def answer(call: str, client: Client, target: Target) -> Any:
     """What the call brings: its result, or the error; neither shows anything of the server's inside."""
     try:
-        result = CALLS[call](client, path)
-    except (flight.FlightError, pa.ArrowException, OSError) as error:
+        result = CALLS[call](client, target)
+    except CALL_ERRORS as error:
         result = error
     client.close()
     assert "Traceback" not in str(result)
@@ -154,61 +102,125 @@ def test_this_walk_leaves_no_call_out(plain: ServerProcess, issuer: IssuerProces
     client.close()
     served = (rpc_names(FlightServer) - {"DoAction"}) | actions
     assert served | {"PollFlightInfo"} == set(documented_calls())
-    assert set(DOCUMENTED) == set(CALLS)
-    assert {call for call, permission in DOCUMENTED.items() if permission} == set(SERVED)
+    assert set(DOCUMENTED) == {call.partition(" (")[0] for call in CALLS}
+    assert {call for call in CALLS if permission_of(call)} == set(SERVED)
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_no_call_is_served_without_a_token(plain: ServerProcess, path: Path, call: str) -> None:
-    result = answer(call, Client(plain.location, None), path)
+def test_no_call_is_served_without_a_token(plain: ServerProcess, target: Target, call: str) -> None:
+    result = answer(call, Client(plain.location, None), target)
     assert_refused(result, "UNAUTHENTICATED")
     if call != "action session":  # which says nothing of the header
         assert "send the header authorization: Bearer <token>" in str(result)
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_no_call_is_served_with_a_bad_token(plain: ServerProcess, path: Path, call: str) -> None:
+def test_no_call_is_served_with_a_bad_token(plain: ServerProcess, target: Target, call: str) -> None:
     for bad in ("garbage", "a.b.c", "none"):
-        result = answer(call, Client(plain.location, bad), path)
+        result = answer(call, Client(plain.location, bad), target)
         assert_refused(result, "UNAUTHENTICATED")
         assert "invalid token: get a new one from your identity provider" in str(result)
 
 
-@pytest.mark.parametrize("call", [call for call in CALLS if DOCUMENTED[call] in GROUPS])
-def test_no_call_is_served_to_those_who_lack_just_its_permission(
-    plain: ServerProcess, issuer: IssuerProcess, path: Path, call: str
-) -> None:
-    permission = DOCUMENTED[call]
-    result = answer(call, Client(plain.location, issuer.token(groups=ALL_BUT[permission])), path)
-    if call == "ListFlights":
-        assert result == []
-        return
-    assert_refused(result, "PERMISSION_DENIED")
+def assert_permission_is_named(call: str, target: Target, result: Any) -> None:
+    permission = permission_of(call)
     setting = {"read": "READ_ONLY_GROUPS", "write": "WRITE_GROUPS", "admin": "ADMIN_GROUPS"}[permission]
-    topic = "" if call == "action flush" else " on " + ".".join(path)
+    topic = "" if call in OF_THE_SERVER else f" on {target.name}"
     assert f"needs {permission}{topic}" in str(result)
     assert setting in str(result)
 
 
+@pytest.mark.parametrize("call", [call for call in CALLS if permission_of(call) in GROUPS])
+def test_no_call_is_served_to_those_who_lack_just_its_permission(
+    plain: ServerProcess, issuer: IssuerProcess, target: Target, call: str
+) -> None:
+    permission = permission_of(call)
+    result = answer(call, Client(plain.location, issuer.token(groups=ALL_BUT[permission])), target)
+    if permission == "read, per topic":
+        assert result == []
+        return
+    assert_refused(result, "PERMISSION_DENIED")
+    assert_permission_is_named(call, target, result)
+
+
 @pytest.mark.parametrize("call", SERVED)
 def test_every_call_is_served_to_those_who_have_its_permission(
-    plain: ServerProcess, issuer: IssuerProcess, topic: Path, call: str
+    plain: ServerProcess, issuer: IssuerProcess, topic: list[str], call: str
 ) -> None:
-    path = filled(plain, issuer, topic)
-    groups = GROUPS.get(DOCUMENTED[call], "")
-    result = answer(call, Client(plain.location, issuer.token(groups=groups)), path)
-    assert SERVED[call](result, path), result
+    target = make_target(plain, issuer, topic)
+    groups = GROUPS.get(permission_of(call), "")
+    result = answer(call, Client(plain.location, issuer.token(groups=groups)), target)
+    assert SERVED[call](result, target), result
 
 
-@pytest.mark.parametrize("call", [call for call in CALLS if not DOCUMENTED[call]])
+@pytest.mark.parametrize("call", [call for call in CALLS if not permission_of(call)])
 def test_calls_that_are_not_there_say_so(
-    plain: ServerProcess, issuer: IssuerProcess, path: Path, call: str
+    plain: ServerProcess, issuer: IssuerProcess, target: Target, call: str
 ) -> None:
-    result = answer(call, Client(plain.location, issuer.token(groups="Admins")), path)
+    result = answer(call, Client(plain.location, issuer.token(groups="Admins")), target)
     if call == "PollFlightInfo":  # Arrow's own answer
         assert isinstance(result, pa.ArrowNotImplementedError)
     else:
         assert_refused(result, "UNIMPLEMENTED")
+
+
+def assert_refused_in_duckdb(call: str, result: Any, code: str) -> None:
+    """Refused so that DuckDB's extension shows it at once: an action with its code, a stream by its kind."""
+    assert isinstance(result, CALL_ERRORS), result
+    is_action = call.startswith("action ")
+    shown = remote_error(result, where="", context=call, action=is_action)
+    assert not shown.retried
+    if is_action:  # what pyarrow's client makes of the base class FlightError
+        assert str(result).startswith(f"Flight error: {code}: ")
+    else:
+        assert type(result) is flight.FlightServerError
+        told = msgpack.unpackb(result.extra_info)  # type: ignore[union-attr]  # pyarrow has no types
+        assert set(told) == {"exception_type", "message"}
+        assert told["exception_type"] == "PermissionException"
+        assert told["message"] in str(result)
+
+
+@pytest.mark.parametrize("call", OF_DUCKDB)
+def test_duckdb_is_told_of_a_missing_or_bad_token_in_its_own_form(
+    plain: ServerProcess, target: Target, call: str
+) -> None:
+    result = answer(call, Client(plain.location, None, headers=AIRPORT), target)
+    assert_refused_in_duckdb(call, result, "UNAUTHENTICATED")
+    assert "CREATE SECRET (TYPE airport" in str(result)
+    result = answer(call, Client(plain.location, "garbage", headers=AIRPORT), target)
+    assert_refused_in_duckdb(call, result, "UNAUTHENTICATED")
+    assert "invalid token" in str(result)
+
+
+@pytest.mark.parametrize(
+    "call", [call for call in OF_DUCKDB if permission_of(call) in ("read", "write", "admin")]
+)
+def test_duckdb_is_told_of_a_missing_permission_in_its_own_form(
+    plain: ServerProcess, issuer: IssuerProcess, target: Target, call: str
+) -> None:
+    token = issuer.token(groups=ALL_BUT[permission_of(call)])
+    result = answer(call, Client(plain.location, token, headers=AIRPORT), target)
+    assert_refused_in_duckdb(call, result, "PERMISSION_DENIED")
+    assert_permission_is_named(call, target, result)
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_transaction_id_opens_what_duckdb_sends_without_a_token_and_nothing_else(
+    plain: ServerProcess, issuer: IssuerProcess, topic: list[str], call: str
+) -> None:
+    target = make_target(plain, issuer, topic)
+    begun = answer(
+        "action create_transaction",
+        Client(plain.location, issuer.token(groups="Admins"), headers=AIRPORT),
+        target,
+    )
+    headers = [*AIRPORT, (b"airport-transaction-id", msgpack.unpackb(begun)["identifier"].encode())]
+    result = answer(call, Client(plain.location, None, headers=headers), target)
+    if call in WITHOUT_TOKEN:
+        assert SERVED[call](result, target), result
+    else:
+        assert isinstance(result, CALL_ERRORS), result
+        assert ("invalid token" if call == "action session" else "no bearer token") in str(result)
 
 
 @pytest.mark.parametrize("bearer", [None, "garbage"])
@@ -222,7 +234,7 @@ def test_a_handshake_lets_nobody_in(plain: ServerProcess, bearer: str | None) ->
 
 def refused(client: Client, call: str = "action health") -> str:
     """The message of the refusal that the client gets."""
-    result = answer(call, client, ["s3", "guarded"])
+    result = answer(call, client, NOWHERE)
     assert_refused(result, "UNAUTHENTICATED")
     return str(result)
 
@@ -360,7 +372,7 @@ def test_a_token_that_no_header_holds_is_refused_by_the_transport_and_the_server
 ) -> None:
     payload = base64.urlsafe_b64encode(os.urandom(75_000)).decode()
     huge = Client(server.location, f"a.{payload}.b", issuer.ca_cert)
-    result = answer(call, huge, ["s3", "guarded"])
+    result = answer(call, huge, NOWHERE)
     assert isinstance(result, (flight.FlightError, pa.ArrowException, OSError))
     assert re.search("metadata size", str(result))
     assert payload[:50] not in str(result)

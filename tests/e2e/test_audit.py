@@ -17,9 +17,10 @@ import pyarrow as pa
 import pyarrow.flight as flight
 import pytest
 
-from tests.e2e.test_access import ALL_BUT, CALLS, DOCUMENTED
+from tests.e2e.test_access import ALL_BUT, OF_THE_SERVER, permission_of
 from tests.support.issuer import IssuerProcess
 from tests.support.server import Client, ServerProcess, details
+from tests.support.walk import CALLS, Target, make_target
 
 pytestmark = pytest.mark.slow
 
@@ -80,6 +81,12 @@ def audited(running: tuple[ServerProcess, Path], issuer: IssuerProcess) -> Audit
     return Audited(*running, issuer)
 
 
+@pytest.fixture(scope="module")
+def target(running: tuple[ServerProcess, Path], issuer: IssuerProcess) -> Target:
+    """A topic that no call of these tests may change."""
+    return make_target(running[0], issuer, ["s3", "audited"])
+
+
 def given(line: dict[str, Any]) -> dict[str, Any]:
     """What a line says beside its time, where it is from, and the id of the error."""
     known = {name: value for name, value in line.items() if value is not None}
@@ -88,9 +95,9 @@ def given(line: dict[str, Any]) -> dict[str, Any]:
     return known
 
 
-def failed(client: Client, call: str, path: list[str]) -> Exception:
+def failed(client: Client, call: str, target: Target) -> Exception:
     with pytest.raises((flight.FlightError, pa.ArrowException, OSError)) as caught:
-        CALLS[call](client, path)
+        CALLS[call](client, target)
     client.close()
     error: Exception = caught.value
     return error
@@ -99,18 +106,26 @@ def failed(client: Client, call: str, path: list[str]) -> Exception:
 STREAMS = {"DoPut", "DoExchange", "GetSchema", "PollFlightInfo"}
 """Calls that the middleware refuses, where nobody knows the network address."""
 
+CREATES = {"action create_topic", "action create_table"}
+
+
+def bare(call: str) -> str:
+    """A call without what tells two ways of it apart."""
+    return call.partition(" (")[0]
+
+
 AUDITED_AS = {"PollFlightInfo": "unknown call", "action no_such_action": "unknown action"}
 
 
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("token", [None, "garbage"])
 def test_a_call_without_a_valid_token_leaves_one_line(
-    audited: Audited, topic: list[str], call: str, token: str | None
+    target: Target, audited: Audited, call: str, token: str | None
 ) -> None:
-    error = failed(audited.with_token(token), call, topic)
+    error = failed(audited.with_token(token), call, target)
     line = audited.one()
     reason = line.pop("reason")
-    assert given(line) == {"decision": "unauthenticated", "call": AUDITED_AS.get(call, call)}
+    assert given(line) == {"decision": "unauthenticated", "call": AUDITED_AS.get(call, bare(call))}
     if token is None and call != "action session":
         assert reason.startswith("no bearer token: ")
     else:
@@ -124,23 +139,25 @@ def test_a_call_without_a_valid_token_leaves_one_line(
     assert re.fullmatch(r"[0-9a-f]{12}", line["error_id"])
 
 
-@pytest.mark.parametrize("call", [call for call in CALLS if DOCUMENTED[call] in ("read", "write", "admin")])
+@pytest.mark.parametrize(
+    "call", [call for call in CALLS if permission_of(call) in ("read", "write", "admin")]
+)
 def test_a_denied_call_leaves_one_line_with_its_caller_and_the_rule(
-    audited: Audited, topic: list[str], call: str
+    target: Target, audited: Audited, call: str
 ) -> None:
-    permission = DOCUMENTED[call]
-    error = failed(audited.client(ALL_BUT[permission]), call, topic)
+    permission = permission_of(call)
+    error = failed(audited.client(ALL_BUT[permission]), call, target)
     line = audited.one()
     reason = line.pop("reason")
-    name = ".".join(topic) + ("_new" if call == "action create_topic" else "")
+    name = ".".join(target.new_path if call in CREATES else target.path)
     assert given(line) == {
         "decision": "denied",
-        "call": call,
+        "call": bare(call),
         "action": permission,
         "provider": "okta",
         "subject": SUBJECT,
         "client": "0oadevclient",
-        **({} if call == "action flush" else {"topic": name}),
+        **({} if call in OF_THE_SERVER else {"topic": name}),
     }
     setting = {"read": "READ_ONLY_GROUPS", "write": "WRITE_GROUPS", "admin": "ADMIN_GROUPS"}[permission]
     assert f"would match: member of one of {setting}" in reason
@@ -242,16 +259,18 @@ def test_names_of_topics_cannot_make_lines(audited: Audited) -> None:
     assert (line["decision"], line["topic"]) == ("denied", ".".join(path))
 
 
-def test_no_token_is_in_the_audit_log(audited: Audited, issuer: IssuerProcess, topic: list[str]) -> None:
+def test_no_token_is_in_the_audit_log(
+    target: Target, audited: Audited, issuer: IssuerProcess, topic: list[str]
+) -> None:
     good, old = issuer.token(groups="Writers"), issuer.token(groups="Writers", age=7200)
     client = audited.with_token(good)
     client.put(topic, ROWS)
     session = client.action("session", {"token": good})["token"]
     client.close()
-    failed(audited.with_token(session), "action drop_topic", topic)
+    failed(audited.with_token(session), "action drop_topic", target)
     for refused in (old, good[:-8] + "AAAAAAAA"):
-        failed(audited.with_token(refused), "action whoami", topic)
-        failed(audited.with_token(refused), "action session", topic)
+        failed(audited.with_token(refused), "action whoami", target)
+        failed(audited.with_token(refused), "action session", target)
     assert len(audited.new()) == 7
     written = audited.path.read_text() + "".join(audited.server.log)
     for token in (good, old, session):

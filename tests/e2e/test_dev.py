@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import socket
 import stat
 import subprocess
@@ -18,6 +19,7 @@ import pyarrow as pa
 import pyarrow.flight as flight
 import pytest
 
+from tests.support.pasted import paste as paste_sql
 from tests.support.server import Client, ServerProcess
 
 pytestmark = pytest.mark.slow
@@ -102,7 +104,7 @@ def test_it_prints_where_everything_is(server: ServerProcess, printed: Printed, 
     assert printed.value("Issuer").startswith(printed.value("Token page"))
     assert printed.value("Data folder") == str(folder / "data")
     assert Path(printed.value("CA file")).is_file()
-    assert printed.text.count(printed.token) == 3, "once by itself, and in the two Python snippets"
+    assert printed.text.count(printed.token) == 4, "by itself, in two Python snippets, in SQL"
 
 
 def test_the_printed_token_may_read_and_write(printed: Printed) -> None:
@@ -113,7 +115,7 @@ def test_the_printed_token_may_read_and_write(printed: Printed) -> None:
     client.close()
 
 
-def test_the_python_snippets_write_read_and_query(printed: Printed, tmp_path: Path) -> None:
+def test_the_snippets_write_read_and_query(printed: Printed, tmp_path: Path) -> None:
     for total in (2, 4):
         written = paste(printed.snippet("Write and read with pyarrow"), tmp_path)
         assert re.search(
@@ -123,12 +125,27 @@ def test_the_python_snippets_write_read_and_query(printed: Printed, tmp_path: Pa
         )
         assert f"rows stored: {total}\n" in written
         assert "'user_id': 'user-1', 'event_type': 'login'" in written
-    queried = paste(printed.snippet("Query with DuckDB"), tmp_path)
+    queried = paste(printed.snippet("Query with DuckDB in Python"), tmp_path)
     assert re.search(r"│ login +│ +2 │ +1 │ ", queried), queried
     assert re.search(r"│ page_view +│ +2 │ +1 │ ", queried), queried
+    sql = sql_of(printed.snippet("Attach with DuckDB's Airport extension"), printed, tmp_path)
+    for total in (3, 6):
+        (answer,) = paste_sql(sql, ca=Path(printed.value("CA file")))
+        events = {row["event_type"]: row["events"] for row in answer.server.to_pylist()}
+        assert events == {"login": 2, "page_view": 2, "sign_up": total}
     client = printed.client(printed.token)
-    assert client.get(["s3", "user_events"]).num_rows == 4
+    assert client.get(["s3", "user_events"]).num_rows == 10
     client.close()
+
+
+def sql_of(snippet: str, printed: Printed, folder: Path) -> str:
+    """What the snippet gives to DuckDB, which finds the CA file in its environment."""
+    command = folder / "duckdb"
+    command.write_text('#!/bin/sh\necho "$GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"\ncat\n')
+    command.chmod(0o700)
+    ca, _, sql = paste(f"PATH={shlex.quote(str(folder))}:$PATH\n{snippet}", folder).partition("\n")
+    assert ca == printed.value("CA file")
+    return sql
 
 
 def test_the_curl_snippet_gets_a_token_that_may_write(printed: Printed, tmp_path: Path) -> None:

@@ -13,8 +13,9 @@ from boilstream.auth.capability import TICKET, Capabilities
 from boilstream.auth.identity import Caller
 from boilstream.catalog.duckdb_types import published
 from boilstream.errors import InvalidArgument, Unimplemented
-from boilstream.flight.airport.catalog import PublishedTable, published_table, table_version
+from boilstream.flight.airport.catalog import PublishedTable, TableVersion, published_table, table_version
 from boilstream.flight.airport.codec import Request, pack
+from boilstream.flight.descriptors import topic_of
 from boilstream.query.predicates.filters import parse
 from boilstream.query.scan import Segment
 from boilstream.query.service import Queries
@@ -87,7 +88,7 @@ class Reads:
 
         Filters and columns are hints: the client projects and filters again.
         """
-        known = table_version(request.descriptor("descriptor"))
+        known = self._known(caller, request.descriptor("descriptor"))
         parameters = request.part("parameters")
         require_no_time_travel(parameters)
         filters = parameters.optional_text("json_filters")
@@ -111,6 +112,13 @@ class Reads:
                 for part in parts
             ]
         )
+
+    def _known(self, caller: Caller, descriptor: flight.FlightDescriptor) -> TableVersion:
+        """What the client knows of a table; the function airport_take_flight sends just its name."""
+        if len(descriptor.path or ()) in (1, 2):
+            topic = self._queries.topic(caller.identity, topic_of(descriptor)).topic
+            return TableVersion(topic.id, topic.version)
+        return table_version(descriptor)
 
     def _endpoint(self, caller: Caller, ticket: ScanTicket) -> bytes:
         principal = caller.identity.principal

@@ -9,12 +9,12 @@ from functools import partial
 import pyarrow as pa
 import pytest
 
-from tests.e2e.airport.conftest import Attach, refusal
+from tests.e2e.airport.conftest import Attach, on_local_store, refusal
 from tests.support.airport import AirportClient, AirportError
 from tests.support.issuer import IssuerProcess
 from tests.support.server import Client, ServerProcess
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, on_local_store]
 
 _numbers = itertools.count()
 

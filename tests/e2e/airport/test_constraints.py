@@ -6,11 +6,11 @@ import pyarrow as pa
 import pyarrow.flight as flight
 import pytest
 
-from tests.e2e.airport.conftest import Attach, refusal
+from tests.e2e.airport.conftest import Attach, on_local_store, refusal
 from tests.support.airport import AirportClient, AirportError
 from tests.support.server import Client
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, on_local_store]
 
 PEOPLE = {"id": "INTEGER", "name": "VARCHAR"}
 

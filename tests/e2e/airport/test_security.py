@@ -11,12 +11,12 @@ import pyarrow as pa
 import pyarrow.flight as flight
 import pytest
 
-from tests.e2e.airport.conftest import Attach, location_of, refusal
+from tests.e2e.airport.conftest import Attach, location_of, on_local_store, refusal
 from tests.support.airport import AirportClient, AirportError, Table
 from tests.support.issuer import IssuerProcess
 from tests.support.server import ServerProcess
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, on_local_store]
 
 
 REFUSED = ("Permission", "IO")

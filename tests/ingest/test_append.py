@@ -1,0 +1,103 @@
+"""Appends of many small batches, which are checked and converted together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from boilstream.catalog.names import topic_name
+from boilstream.catalog.topics import Topic, draft
+from boilstream.catalog.types import TopicSchema
+from boilstream.errors import InvalidArgument
+from boilstream.ingest.append import GROUP_ROWS
+from tests.ingest.test_engine import SCHEMA, World
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    world = World(tmp_path_factory.mktemp("append"), flush_interval=0.0)
+    yield world
+    world.engine.close(5)
+    assert world.engine.budget.used == 0, "every reserved byte is released"
+
+
+def numbers(*values: int | None) -> pa.RecordBatch:
+    return pa.record_batch({"n": pa.array(values, pa.int64())})
+
+
+_names = iter(range(10**6))
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40, deadline=None)
+@given(
+    sizes=st.lists(st.one_of(st.integers(0, 50), st.just(GROUP_ROWS)), min_size=1, max_size=12),
+    through=st.sets(st.integers(0, 11)),
+)
+def test_all_rows_are_kept_in_their_order(world: World, sizes: list[int], through: set[int]) -> None:
+    topic = world.topic(f"order{next(_names)}")
+    append = world.engine.open(topic, SCHEMA)
+    start = 0
+    for position, size in enumerate(sizes):
+        batch = numbers(*range(start, start + size))
+        if position in through:
+            assert append.write_through(batch).column(0).to_pylist() == list(range(start, start + size))
+        else:
+            append.write(batch)
+        start += size
+    assert append.rows_sent == start
+    if start:
+        assert append.finish(lambda: False).rows == start
+    append.close()
+    assert world.engine.budget.used == 0
+    assert sum(file.rows for file in world.index.files(topic.id)) == start
+    if start < 1000:
+        assert world.rows(topic) == list(range(start))
+
+
+def test_a_damaged_batch_among_many_is_told_by_its_number(world: World) -> None:
+    schema = pa.schema([("t", pa.string())])
+    append = world.engine.open(_texts(world), schema)
+    for number in range(50):
+        good = pa.record_batch({"t": [f"row {number}"]})
+        append.write(_damaged() if number == 36 else good)
+    with pytest.raises(InvalidArgument, match="batch 37, column 't' is damaged"):
+        append.finish(lambda: False)
+    append.close()
+
+
+def test_a_batch_that_follows_a_group_keeps_its_number(world: World) -> None:
+    append = world.engine.open(_texts(world), pa.schema([("t", pa.string())]))
+    for number in range(5):
+        append.write(pa.record_batch({"t": [str(number)]}))
+    append.write_through(pa.record_batch({"t": ["x"]}))
+    with pytest.raises(InvalidArgument, match="batch 7, column 't' is damaged"):
+        append.write_through(_damaged())
+    append.close()
+
+
+def test_dictionaries_that_differ_from_batch_to_batch_are_decoded(world: World) -> None:
+    topic = _texts(world)
+    kind = pa.dictionary(pa.int8(), pa.string())
+    append = world.engine.open(topic, pa.schema([("t", kind)]))
+    for number in range(20):
+        append.write(pa.record_batch({"t": pa.array([f"v{number}", "same"], kind)}))
+    assert append.finish(lambda: False).rows == 40
+    append.close()
+    statistics = world.index.files(topic.id)[0].statistics[1]
+    assert (statistics.lower, statistics.upper) == ("same", "v9")
+
+
+def _texts(world: World) -> Topic:
+    schema = TopicSchema.declare(pa.schema([("t", pa.string())]))
+    return world.catalog.create(draft(topic_name("s3", f"texts{next(_names)}"), schema))
+
+
+def _damaged() -> pa.RecordBatch:
+    """Texts whose offsets are not in order, which only a full check finds."""
+    offsets = pa.array([0, 5, 3], pa.int32()).buffers()[1]
+    text = pa.Array.from_buffers(pa.string(), 2, [None, offsets, pa.py_buffer(b"abc")])
+    return pa.RecordBatch.from_arrays([text], names=["t"])
