@@ -21,6 +21,8 @@ from boilstream.catalog.sql.syntax import MAX_TEXT_BYTES
 from boilstream.catalog.types import TopicSchema
 from boilstream.errors import ConstraintViolated, InvalidArgument
 
+pytestmark = pytest.mark.slow  # the evaluator processes are real
+
 SCHEMA = TopicSchema.declare(
     pa.schema(
         [
@@ -397,7 +399,6 @@ MEMORY = [
 ]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("sql", MEMORY)
 def test_memory_is_bounded(sql: str) -> None:
     check = Check.compile(sql, SCHEMA)
@@ -412,7 +413,6 @@ def _resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "sql",
     [
@@ -427,7 +427,6 @@ def test_time_is_bounded(sql: str) -> None:
     Check.compile("id > 0", SCHEMA).require(ROW)
 
 
-@pytest.mark.slow
 def test_an_endless_default_is_refused_when_it_is_made() -> None:
     with pytest.raises(InvalidArgument, match="takes longer than 5 s"):
         Default.compile(

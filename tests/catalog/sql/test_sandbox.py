@@ -14,6 +14,8 @@ from boilstream.catalog.sql import sandbox
 from boilstream.catalog.sql.sandbox import EvaluationFailed, Sandbox, one_line
 from boilstream.errors import ResourceExhausted, Unavailable
 
+pytestmark = pytest.mark.slow  # the evaluator processes are real
+
 
 def rows(stream: bytes) -> list[object]:
     return list(pa.ipc.open_stream(stream).read_all().column(0).to_pylist())
