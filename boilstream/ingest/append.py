@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -96,7 +96,8 @@ class Append:
             raise self._failure
         batch = self._conformer.prepare(batch)
         size = _held(batch)
-        if not self._engine.budget.try_reserve(size):
+        is_large = size >= self._limits.max_group_bytes
+        if is_large or not self._engine.budget.try_reserve(size):
             self._take()  # as a file in the making it can be relieved
             self._reserve(size)
         self._incoming.append(batch)
@@ -105,7 +106,9 @@ class Append:
         self.rows_sent += batch.num_rows
         if (
             self._incoming_rows >= GROUP_ROWS
+            or is_large
             or self._incoming_bytes >= self._limits.max_group_bytes
+            or self._engine.budget.is_tight
             or not self._groups
         ):
             self._take()
@@ -116,29 +119,40 @@ class Append:
         batch = self._conformer.prepare(batch)
         self.rows_sent += batch.num_rows
         self._batches += 1
-        _validate(batch, self._batches)
-        return self._keep(batch)
+        stored = self._checked(batch, self._batches)
+        self._keep(stored)
+        return stored
 
     def _take(self) -> None:
         """Move what came in to the buffer: checked, and in the stored form."""
         batches, first = self._forget_incoming(), self._batches + 1
         self._batches += len(batches)
+        for stored in self._converted(batches, first):
+            self._keep(stored)
+
+    def _converted(self, batches: list[pa.RecordBatch], first: int) -> Iterable[pa.RecordBatch]:
         if len(batches) > 1:
             try:
-                self._keep(_together(batches))
-                return
+                return [self._convert(together) for together in _together(batches)]
             except (pa.ArrowException, InvalidArgument):
                 pass  # one by one, to tell which batch it is
-        for number, batch in enumerate(batches, first):
-            _validate(batch, number)
-            self._keep(batch)
+        return (self._checked(batch, number) for number, batch in enumerate(batches, first))
 
-    def _keep(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """Buffer the rows of a checked batch, and give them in the stored form."""
+    def _checked(self, batch: pa.RecordBatch, number: int) -> pa.RecordBatch:
+        _validate(batch, number)
+        return self._convert(batch)
+
+    def _convert(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """The stored form of a batch whose bytes are checked; raises InvalidArgument."""
         stored = self._conformer.to_stored(batch)
+        if stored.num_rows:
+            self._rules.require(stored)
+        return stored
+
+    def _keep(self, stored: pa.RecordBatch) -> None:
+        """Buffer rows in the stored form."""
         if not stored.num_rows:
-            return stored
-        self._rules.require(stored)
+            return
         size = stored.nbytes + _overhead(stored)
         self._reserve(size)
         with self._lock:
@@ -150,7 +164,6 @@ class Append:
         if self.buffered >= min(self._limits.max_file_bytes, _EARLY_FILE_BYTES << self._cuts // 2):
             self._await_turn()
             self.cut()
-        return stored
 
     def _forget_incoming(self) -> list[pa.RecordBatch]:
         """Give back the memory of what came in; returns it."""
@@ -202,7 +215,8 @@ class Append:
             raise InvalidArgument("the stream held no rows; nothing was written")
         topic = self._engine.resolve(self._target)
         deadline = time.monotonic() + self._limits.ack_timeout
-        with self._engine.definitions.commit(topic.id, deadline=deadline):
+        done = self._engine.definitions.begin_commit(topic.id, deadline=deadline)
+        try:
             self._engine.require_fitting(topic)
             with self._lock:
                 if self._failure is not None:
@@ -217,14 +231,19 @@ class Append:
                     is_abandoned=is_abandoned,
                 )
                 self._buffer, self.buffered, self._files = [], 0, []
-            self._engine.committer.submit(complete)
-            try:
-                return complete.receipt.result(max(0.0, deadline - time.monotonic()) + _ANSWER_SLACK)
-            except TimeoutError:
-                raise TimedOut(
-                    f"the rows were not acknowledged within ACK_TIMEOUT_SECONDS ({self._limits.ack_timeout:g} s); "
-                    "they may have become durable or not"
-                ) from None
+        except BaseException:
+            done()
+            raise
+        # Not when this thread gives up waiting: the rows may still be committed then.
+        complete.receipt.add_done_callback(lambda _: done())
+        self._engine.committer.submit(complete)
+        try:
+            return complete.receipt.result(max(0.0, deadline - time.monotonic()) + _ANSWER_SLACK)
+        except TimeoutError:
+            raise TimedOut(
+                f"the rows were not acknowledged within ACK_TIMEOUT_SECONDS ({self._limits.ack_timeout:g} s); "
+                "they may have become durable or not"
+            ) from None
 
     def fail(self, error: BoilStreamError) -> None:
         """Make the next `write` or `finish` raise `error`."""
@@ -261,11 +280,15 @@ def _held(batch: pa.RecordBatch) -> int:
     return int(batch.get_total_buffer_size()) + _overhead(batch)
 
 
-def _together(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
-    """The rows of all batches in one, checked in full before they are copied; raises pa.ArrowException."""
+def _together(batches: Sequence[pa.RecordBatch]) -> list[pa.RecordBatch]:
+    """The rows of all batches in one, or few where they are too many bytes; raises pa.ArrowException.
+
+    They are checked in full before they are copied.
+    """
     table = pa.Table.from_batches(batches)
     table.validate(full=True)
-    return table.combine_chunks().to_batches()[0] if table.num_rows else batches[0]
+    combined: list[pa.RecordBatch] = table.combine_chunks().to_batches()
+    return combined
 
 
 def _validate(batch: pa.RecordBatch, number: int) -> None:

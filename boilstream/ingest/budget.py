@@ -27,6 +27,11 @@ class MemoryBudget:
         """Bytes held now."""
         return self._used
 
+    @property
+    def is_tight(self) -> bool:
+        """Whether more than half is held: then nobody should hold bytes that nobody else can relieve."""
+        return self._used * 2 > self._limit
+
     def reserve(self, size: int, *, deadline: float) -> None:
         """Take `size` bytes, waiting for others to release theirs until `deadline` (`time.monotonic`).
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -30,21 +30,24 @@ class DefinitionGuard:
         self._changed = threading.Condition()
         self._uses: dict[str, _Use] = {}
 
-    @contextmanager
-    def commit(self, topic: str, *, deadline: float) -> Iterator[None]:
-        """Around a commit of rows to the topic with this id; raises Unavailable at `deadline` (`time.monotonic`)."""
+    def begin_commit(self, topic: str, *, deadline: float) -> Callable[[], None]:
+        """Begin a commit of rows to the topic with this id; what it returns ends it, called once by any thread.
+
+        Raises Unavailable at `deadline` (`time.monotonic`).
+        """
         with self._changed:
             use = self._uses.setdefault(topic, _Use())
             while use.changing or use.waiting:
                 self._wait(deadline)
                 use = self._uses.setdefault(topic, _Use())
             use.commits += 1
-        try:
-            yield
-        finally:
+
+        def end() -> None:
             with self._changed:
                 use.commits -= 1
                 self._settle(topic, use)
+
+        return end
 
     @contextmanager
     def change(self, topic: str, *, deadline: float) -> Iterator[None]:

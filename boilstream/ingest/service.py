@@ -109,14 +109,21 @@ class Ingestion:
         topic = self._catalog.get(name)
         if isinstance(change, RenameTopic):
             self._authorizer.require(caller.identity, Action.WRITE, topic_name(name.schema, change.table))
+        if isinstance(change, SetDefault):
+            self._require_evaluable(
+                topic, change
+            )  # takes long; the change itself compares nothing but the text
         with (
             self._engine.definitions.change(topic.id, deadline=time.monotonic() + self._ack_timeout),
             _noted_if_unsure(self._auditor, caller, decision),
         ):
-            if isinstance(change, SetDefault):
-                self._require_evaluable(self._catalog.get(name), change)
+            current = self._catalog.by_id(topic.id)
+            if current is None:
+                raise NotFound(f"topic {topic.name} was dropped meanwhile")
+            # It may have been renamed since the right was asked for.
+            decision = self._authorizer.require(caller.identity, Action.ADMIN, current.name)
             if isinstance(change, SetNotNull):
-                self._require_no_nulls(self._catalog.get(name), change)
+                self._require_no_nulls(current, change)
             altered = self._catalog.alter(topic.id, change)
         self._auditor.allowed(caller, decision, note=type(change).__name__)
         return altered

@@ -12,7 +12,7 @@ import pyarrow as pa
 from boilstream.auth.authorizer import Action, Authorizer
 from boilstream.auth.expiry import ExpiryRule
 from boilstream.auth.identity import Identity
-from boilstream.catalog.names import TopicName, fold
+from boilstream.catalog.names import DEFAULT_SCHEMA, TopicName, fold
 from boilstream.catalog.topics import Topic, TopicCatalog
 from boilstream.catalog.types import TopicSchema
 from boilstream.errors import Internal, NotFound
@@ -109,12 +109,24 @@ class Queries:
     # For callers who keep definitions of topics: a topic is named by its id, its columns by a version.
 
     def schemas(self, identity: Identity) -> dict[str, list[Topic]]:
-        """All schemas, and in each the topics that the caller may read; both ordered by name."""
+        """Schemas, and in each the topics that the caller may read; both ordered by name.
+
+        A schema whose topics the caller may not read, none of them, is shown to those alone who may write
+        everywhere: its name is not for the others. Empty ones are for all.
+        """
         found: dict[str, list[Topic]] = {name: [] for name in self._catalog.schemas()}
         written = {fold(name): name for name in found}
+        hidden: set[str] = set()
         for topic in self._catalog.list():
+            name = written.get(fold(topic.name.schema), topic.name.schema)
             if self._authorizer.decide(identity, Action.READ, topic.name).allowed:
-                found.setdefault(written.get(fold(topic.name.schema), topic.name.schema), []).append(topic)
+                found.setdefault(name, []).append(topic)
+            else:
+                hidden.add(name)
+        if not self._authorizer.decide(identity, Action.WRITE, None).allowed:
+            for name in hidden - {DEFAULT_SCHEMA}:
+                if not found.get(name):
+                    found.pop(name, None)
         return found
 
     def topic_by_id(self, identity: Identity, topic_id: str) -> Topic:

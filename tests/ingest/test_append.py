@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -14,7 +15,7 @@ from boilstream.catalog.topics import Topic, draft
 from boilstream.catalog.types import TopicSchema
 from boilstream.errors import InvalidArgument
 from boilstream.ingest.append import GROUP_ROWS
-from tests.ingest.test_engine import SCHEMA, World
+from tests.ingest.test_engine import MIB, SCHEMA, World
 
 
 @pytest.fixture(scope="module")
@@ -101,3 +102,40 @@ def _damaged() -> pa.RecordBatch:
     offsets = pa.array([0, 5, 3], pa.int32()).buffers()[1]
     text = pa.Array.from_buffers(pa.string(), 2, [None, offsets, pa.py_buffer(b"abc")])
     return pa.RecordBatch.from_arrays([text], names=["t"])
+
+
+def test_streams_that_pause_leave_room_for_others(tmp_path: Path) -> None:
+    """What waits for company in a stream cannot be written out by another; so only half of the memory may wait."""
+    world = World(tmp_path, memory_limit=MIB, ack_timeout=10)
+    topic = world.topic()
+    pausing = [world.engine.open(topic, SCHEMA) for _ in range(80)]
+    for append in pausing:
+        append.write(numbers(*range(1700)))  # about 15 KiB: less than a group
+    assert world.append(topic, numbers(*range(30_000))) == 30_000
+    for append in pausing:
+        assert append.finish(lambda: False).rows == 1700
+        append.close()
+    world.engine.close(5)
+    assert world.engine.budget.used == 0
+
+
+def test_a_large_batch_is_not_copied_together_with_small_ones(world: World) -> None:
+    topic = world.topic("large")
+    append = world.engine.open(topic, SCHEMA)
+    append.write(numbers(1, 2))
+    append.write(numbers(*range(400_000)))
+    append.write(numbers(3))
+    assert append.finish(lambda: False).rows == 400_003
+    append.close()
+    assert sum(file.rows for file in world.index.files(topic.id)) == 400_003
+
+
+def test_a_group_that_does_not_fit_into_one_batch_is_kept_whole(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with texts of more than 2 GiB together, which Arrow leaves in several chunks."""
+    batches = [numbers(1, 2), numbers(3), numbers(4, 5)]
+    monkeypatch.setattr("boilstream.ingest.append._together", lambda group: [group[0], *group[1:]])
+    topic = world.topic("chunks")
+    assert world.append(topic, *batches) == 5
+    assert world.rows(topic) == [1, 2, 3, 4, 5]

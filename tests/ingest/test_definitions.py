@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -23,6 +25,15 @@ from tests.ingest.test_engine import World
 SOON, LATER = 0.05, 30.0
 
 
+@contextmanager
+def commit(guard: DefinitionGuard, topic: str, *, deadline: float) -> Iterator[None]:
+    end = guard.begin_commit(topic, deadline=deadline)
+    try:
+        yield
+    finally:
+        end()
+
+
 def within(seconds: float) -> float:
     return time.monotonic() + seconds
 
@@ -33,20 +44,20 @@ def guard() -> DefinitionGuard:
 
 
 def test_commits_run_side_by_side(guard: DefinitionGuard) -> None:
-    with guard.commit("t", deadline=within(SOON)), guard.commit("t", deadline=within(SOON)):
+    with commit(guard, "t", deadline=within(SOON)), commit(guard, "t", deadline=within(SOON)):
         pass
 
 
 def test_a_change_keeps_commits_and_changes_out(guard: DefinitionGuard) -> None:
     with guard.change("t", deadline=within(SOON)):
-        for other in (guard.commit, guard.change):
+        for other in (partial(commit, guard), guard.change):
             with pytest.raises(Unavailable, match="try again"), other("t", deadline=within(SOON)):
                 pytest.fail("it was let in")
 
 
 def test_a_commit_keeps_changes_out(guard: DefinitionGuard) -> None:
     with (
-        guard.commit("t", deadline=within(SOON)),
+        commit(guard, "t", deadline=within(SOON)),
         pytest.raises(Unavailable),
         guard.change("t", deadline=within(SOON)),
     ):
@@ -60,14 +71,14 @@ def test_topics_do_not_wait_for_each_other(guard: DefinitionGuard) -> None:
 
 def test_a_change_that_gave_up_or_failed_leaves_the_way_free(guard: DefinitionGuard) -> None:
     with (
-        guard.commit("t", deadline=within(SOON)),
+        commit(guard, "t", deadline=within(SOON)),
         pytest.raises(Unavailable),
         guard.change("t", deadline=within(0)),
     ):
         pass
     with pytest.raises(ZeroDivisionError), guard.change("t", deadline=within(SOON)):
         raise ZeroDivisionError
-    with guard.commit("t", deadline=within(SOON)), guard.commit("t", deadline=within(SOON)):
+    with commit(guard, "t", deadline=within(SOON)), commit(guard, "t", deadline=within(SOON)):
         pass
     assert not guard._uses, "nothing is remembered of topics that nobody uses"
 
@@ -81,14 +92,14 @@ def test_a_waiting_change_goes_before_later_commits(guard: DefinitionGuard) -> N
             order.append(name)
 
     with ThreadPoolExecutor(2) as pool:
-        with guard.commit("t", deadline=within(LATER)):
+        with commit(guard, "t", deadline=within(LATER)):
             change = pool.submit(run, "change", guard.change("t", deadline=within(LATER)))
             while not guard._uses["t"].waiting:
                 waits.wait(0.001)
-            commit = pool.submit(run, "commit", guard.commit("t", deadline=within(LATER)))
+            later = pool.submit(run, "commit", commit(guard, "t", deadline=within(LATER)))
             first.set()
         change.result(LATER)
-        commit.result(LATER)
+        later.result(LATER)
     assert order == ["change", "commit"]
 
 
@@ -98,7 +109,7 @@ def test_many_threads_never_meet_a_change(guard: DefinitionGuard) -> None:
 
     def work(number: int) -> None:
         kind = "change" if number % 5 == 0 else "commit"
-        use = guard.change if kind == "change" else guard.commit
+        use = guard.change if kind == "change" else partial(commit, guard)
         with use("t", deadline=within(LATER)):
             inside.append(kind)
             seen = list(inside)
