@@ -335,3 +335,12 @@ def test_topics_are_listed_in_their_schema_however_it_is_written(reading: Readin
     reading.world.catalog.create(draft(topic_name("RAW", "t"), TopicSchema.declare(SCHEMA)))
     schemas = reading.queries.schemas(reader())
     assert {schema: len(topics) for schema, topics in schemas.items()} == {"Raw": 1, "s3": 0}
+
+
+def test_a_schema_is_hidden_from_those_who_may_read_none_of_its_topics(reading: Reading) -> None:
+    reading.world.catalog.create_schema("Secret")
+    reading.world.catalog.create(draft(topic_name("secret", "t"), TopicSchema.declare(SCHEMA)))
+    assert list(reading.queries.schemas(reader())) == ["Secret", "s3"]
+    assert list(reading.queries.schemas(GUEST)) == list(reading.queries.schemas(STRANGER)) == ["s3"]
+    reading.authorizer.replace(Rules(write_groups=frozenset({"Guests"})))
+    assert list(reading.queries.schemas(GUEST)) == ["Secret", "s3"]
