@@ -306,5 +306,11 @@ def _validate(batch: pa.RecordBatch, number: int) -> None:
             column.validate(full=True)
         except (pa.ArrowInvalid, pa.ArrowIndexError) as error:
             reason = str(error).splitlines()[0][:200]
+            if (
+                reason.startswith("time") and "acceptable range" in reason
+            ):  # DuckDB has 24:00:00, Iceberg has not
+                raise InvalidArgument(
+                    f"batch {number}, column {field.name!r}: a time of day must be before 24:00:00"
+                ) from None
             raise InvalidArgument(f"batch {number}, column {field.name!r} is damaged: {reason}") from None
     raise InvalidArgument(f"batch {number} is damaged: its columns have different lengths")

@@ -16,7 +16,7 @@ from boilstream.catalog.topics import Topic, TopicCatalog
 from boilstream.errors import AlreadyExists, InvalidArgument, NotFound, Unimplemented
 from boilstream.flight.airport.catalog import (
     CATALOG,
-    UNREACHABLE_SCHEMA,
+    UNREACHABLE_SCHEMAS,
     catalog_listing,
     require_catalog,
     schema_contents,
@@ -115,7 +115,9 @@ class AirportActions:
         catalog = require_catalog(request.text("catalog_name"))
         version = self._catalog.version  # before the listing: a change meanwhile must show as one
         schemas = self._queries.schemas(call.caller.identity)
-        reachable = {name: topics for name, topics in schemas.items() if fold(name) != UNREACHABLE_SCHEMA}
+        reachable = {
+            name: topics for name, topics in schemas.items() if fold(name) not in UNREACHABLE_SCHEMAS
+        }
         return catalog_listing(reachable, catalog, version)
 
     def _flight_info(self, call: AirportCall, request: Request) -> bytes:
@@ -129,7 +131,7 @@ class AirportActions:
     def _create_schema(self, call: AirportCall, request: Request) -> bytes:
         catalog = require_catalog(request.text("catalog_name"))
         name = request.text("schema")
-        if fold(name) == UNREACHABLE_SCHEMA:
+        if fold(name) in UNREACHABLE_SCHEMAS:
             raise InvalidArgument(f"DuckDB cannot reach a schema {name!r} here; choose another name")
         self._ingestion.create_schema(call.caller, name)
         # The real contents: the client takes them for the schema's from now on.
@@ -152,7 +154,7 @@ class AirportActions:
         on_conflict = request.text("on_conflict")
         if on_conflict not in ("error", "ignore"):
             raise Unimplemented("CREATE OR REPLACE TABLE is not supported; DROP the table first")
-        if fold(name.schema) == UNREACHABLE_SCHEMA:
+        if fold(name.schema) in UNREACHABLE_SCHEMAS:
             raise InvalidArgument(f"DuckDB cannot reach a schema {name.schema!r} here; choose another")
         if fold(name.schema) not in map(fold, self._catalog.schemas()):
             raise NotFound(f"schema {ascii(name.schema)[:80]} does not exist; CREATE SCHEMA makes it")

@@ -28,8 +28,8 @@ ROW_ID: Final = "rowid"
 """The pseudo column behind every table's own. In front, the client would take each column for the one before it
 when it looks for statistics, which ends in an internal error for fields of a STRUCT."""
 
-UNREACHABLE_SCHEMA: Final = "main"
-"""A schema that the client never looks up."""
+UNREACHABLE_SCHEMAS: Final = frozenset({"main", "information_schema"})
+"""Schemas that the client never looks up, or hides."""
 
 _ROW_ID_FIELD: Final = pa.field(ROW_ID, pa.int64(), metadata={"is_rowid": "1"})
 
@@ -44,16 +44,6 @@ class TableVersion:
     version: int
 
 
-@dataclass(frozen=True, slots=True)
-class PublishedTable:
-    """A version of a topic's columns as DuckDB sees them."""
-
-    schema: pa.Schema
-    """The columns by position; the pseudo column, if there is one, is the last."""
-    row_id: bool
-    """Whether there is the pseudo column; not where the topic has a column of that name."""
-
-
 def require_catalog(name: str) -> str:
     """`name` if it is the catalog's, in any letter case: answers repeat it as the client wrote it."""
     if fold(name) != CATALOG:
@@ -63,10 +53,16 @@ def require_catalog(name: str) -> str:
     return name
 
 
-def published_table(declared: pa.Schema) -> PublishedTable:
-    """The columns that DuckDB sees of a topic with the published columns `declared`."""
-    has_row_id = all(fold(name) != ROW_ID for name in declared.names)
-    return PublishedTable(pa.schema([*declared, _ROW_ID_FIELD]) if has_row_id else declared, has_row_id)
+def with_row_id(declared: pa.Schema) -> pa.Schema:
+    """Published columns and, behind them, the pseudo column: called otherwise where its name is taken.
+
+    Without one the client fails with an internal error when it plans UPDATE or DELETE.
+    """
+    taken = set(map(fold, declared.names))
+    name = ROW_ID
+    while name in taken:
+        name = f"_{name}"
+    return pa.schema([*declared, _ROW_ID_FIELD.with_name(name)])
 
 
 @lru_cache(4096)
@@ -80,7 +76,7 @@ def table_info(topic: Topic, catalog: str, schema_name: str) -> flight.FlightInf
     for field, ice in zip(columns.declared, columns.iceberg.fields, strict=True):
         default = topic.constraints.defaults.get(ice.field_id)
         fields.append(field if default is None else field.with_metadata({"default": default}))
-    schema = published_table(pa.schema(fields)).schema
+    schema = with_row_id(pa.schema(fields))
     if topic.constraints.checks:
         checks = pack({"constraints": list(topic.constraints.checks)})
         schema = schema.with_metadata({"check_constraints": checks})

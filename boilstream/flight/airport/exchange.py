@@ -47,17 +47,20 @@ def run_exchange(
 ) -> None:
     """Serve one exchange to its end: its rows become durable and visible together, then the client is told.
 
-    What can be refused before the first batch is refused at once. With `returning` each batch is answered
-    by the rows as they are stored.
+    With `returning` each batch is answered by the rows as they are stored.
     """
     # Before anything is refused: a refusal that overtakes the client's first message loses its type.
     schema = schema_of(reader, connection)
-    if operation != "insert":
-        raise Unimplemented(
-            _REFUSED.get(operation or "", f"DoExchange serves INSERT alone ({OPERATION_HEADER}: insert)")
-        )
-    known = table_version(descriptor)
-    with closing(ingestion.open_version(caller, known.topic_id, known.version, schema)) as append:
+    try:
+        append = _open(ingestion, caller, descriptor, schema, operation)
+    except BoilStreamError:
+        # A client that waits for a reply per batch is told at once. The others end in better order, without a
+        # warning of their own, when they are done sending.
+        if not returning:
+            writer.begin(schema)
+            _drain(reader, connection)
+        raise
+    with closing(append):
         view = published(append.schema)
         writer.begin(view.declared)
         if returning:
@@ -70,6 +73,21 @@ def run_exchange(
             writer.write_metadata(pack({"total_changed": rows}))
         except (pa.ArrowException, OSError):
             raise Unavailable("the rows are durable, but the client has gone before it was told") from None
+
+
+def _open(
+    ingestion: Ingestion,
+    caller: Caller,
+    descriptor: flight.FlightDescriptor,
+    schema: pa.Schema,
+    operation: str | None,
+) -> CallersAppend:
+    if operation != "insert":
+        raise Unimplemented(
+            _REFUSED.get(operation or "", f"DoExchange serves INSERT alone ({OPERATION_HEADER}: insert)")
+        )
+    known = table_version(descriptor)
+    return ingestion.open_version(caller, known.topic_id, known.version, schema)
 
 
 def _insert(append: CallersAppend, connection: Connection, reader: flight.MetadataRecordBatchReader) -> int:

@@ -13,7 +13,7 @@ from boilstream.auth.capability import TICKET, Capabilities
 from boilstream.auth.identity import Caller
 from boilstream.catalog.duckdb_types import published
 from boilstream.errors import InvalidArgument, Unimplemented
-from boilstream.flight.airport.catalog import PublishedTable, TableVersion, published_table, table_version
+from boilstream.flight.airport.catalog import TableVersion, table_version, with_row_id
 from boilstream.flight.airport.codec import Request, pack
 from boilstream.flight.descriptors import topic_of
 from boilstream.query.predicates.filters import parse
@@ -136,7 +136,6 @@ class Reads:
         wanted = ScanTicket.from_json(content)
         schema = self._queries.schema_of(caller.identity, wanted.topic_id, wanted.version)
         view = published(schema)
-        table = published_table(view.declared)
         names = [view.declared.names[position] for position in wanted.columns]
         batches = self._queries.scan(
             caller.identity,
@@ -146,10 +145,20 @@ class Reads:
             view=view,
             columns=names,
             predicate=parse(wanted.filters, view) if wanted.filters else None,
-            row_ids=wanted.row_ids and table.row_id,
+            row_ids=wanted.row_ids,
         )
-        layout = _Layout(table, wanted)
-        return layout.schema, map(layout.widen, batches)
+        layout = _Layout(view.declared, wanted)
+        return layout.schema, _told_to_attach(map(layout.widen, batches))
+
+
+def _told_to_attach(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The batches; a value that does not fit a column was written after the column was widened."""
+    try:
+        yield from batches
+    except InvalidArgument as error:
+        raise InvalidArgument(
+            f"{error.message}; the table was altered by another session: DETACH and ATTACH again"
+        ) from None
 
 
 class _Layout:
@@ -159,17 +168,16 @@ class _Layout:
     takes no bytes, and those behind the last one are left out.
     """
 
-    def __init__(self, table: PublishedTable, wanted: ScanTicket) -> None:
-        has_ids = wanted.row_ids and table.row_id
-        sources = {position: source + has_ids for source, position in enumerate(wanted.columns)}
-        if has_ids:  # first in what is read, last in the table
-            sources[len(table.schema) - 1] = 0
+    def __init__(self, declared: pa.Schema, wanted: ScanTicket) -> None:
+        sources = {position: source + wanted.row_ids for source, position in enumerate(wanted.columns)}
+        if wanted.row_ids:  # first in what is read, last in the table
+            sources[len(declared)] = 0
         width = max(sources, default=0) + 1
         self._sources = [sources.get(position) for position in range(width)]
         self.schema = pa.schema(
             [
                 field if position in sources else pa.field(field.name, pa.null())
-                for position, field in enumerate(list(table.schema)[:width])
+                for position, field in enumerate(list(with_row_id(declared))[:width])
             ]
         )
 

@@ -11,7 +11,7 @@ from typing import Final
 
 import pyarrow as pa
 
-from boilstream.log.records import Bound
+from boilstream.log.statistics import Bound
 from boilstream.query.predicates import predicate
 from boilstream.query.predicates.duckdb_values import (
     FLOATS,
@@ -137,7 +137,11 @@ class Steps(Operand):
         return None if steps is None else range(*steps)
 
     def _key(self, bound: Bound) -> Fraction | None:
-        return bound * self.stored if isinstance(bound, int) else None
+        if not isinstance(bound, int):
+            return None
+        if abs(bound) >= _INFINITY and self.kind.name in MICROSECONDS:
+            return Fraction(bound)  # infinity is stored as it is, whatever the unit
+        return bound * self.stored
 
     def _literal(self, key: int) -> pa.Scalar:
         return self._array([key])[0]

@@ -17,12 +17,12 @@ from boilstream.errors import InvalidArgument, NotFound
 from boilstream.flight.airport.catalog import (
     catalog_listing,
     flight_info,
-    published_table,
     require_catalog,
     schema_contents,
     table_info,
     table_version,
     version_info,
+    with_row_id,
 )
 from boilstream.flight.airport.codec import pack
 
@@ -103,10 +103,10 @@ def test_the_pseudo_column_comes_last() -> None:
     assert info.schema.field("rowid").type == pa.int64()
 
 
-def test_a_column_of_its_name_leaves_no_place_for_the_pseudo_column() -> None:
-    table = published_table(pa.schema([("RowID", pa.string())]))
-    assert not table.row_id
-    assert table.schema.names == ["RowID"]
+def test_where_its_name_is_taken_the_pseudo_column_has_another() -> None:
+    schema = with_row_id(pa.schema([("RowID", pa.string()), ("_rowid", pa.int8())]))
+    assert schema.names == ["RowID", "_rowid", "__rowid"]
+    assert schema.field(2).metadata == {b"is_rowid": b"1"}
 
 
 def test_defaults_and_checks_are_published() -> None:
