@@ -15,6 +15,7 @@ from boilstream.catalog.topics import Topic, draft
 from boilstream.catalog.types import TopicSchema
 from boilstream.errors import InvalidArgument
 from boilstream.ingest.append import GROUP_ROWS
+from boilstream.query.scan import Segment, read
 from tests.ingest.test_engine import MIB, SCHEMA, World
 
 
@@ -139,3 +140,33 @@ def test_a_group_that_does_not_fit_into_one_batch_is_kept_whole(
     topic = world.topic("chunks")
     assert world.append(topic, *batches) == 5
     assert world.rows(topic) == [1, 2, 3, 4, 5]
+
+
+def test_a_hugeint_of_39_digits_is_kept_as_duckdb_sends_it(world: World) -> None:
+    """A client without lossless conversion sends HUGEINT as decimals, whose raw 128 bits may be more than 38 digits."""
+    kind = pa.opaque(pa.binary(16), "hugeint", "DuckDB")
+    declared = TopicSchema.declare(pa.schema([("h", kind)]))
+    topic = world.catalog.create(draft(topic_name("s3", "huge"), declared))
+    values = [2**127 - 1, -(2**127), 0, 10**38]
+    raw = b"".join(value.to_bytes(16, "little", signed=True) for value in values)
+    sent = pa.Array.from_buffers(pa.decimal128(38, 0), len(values), [None, pa.py_buffer(raw)])
+    append = world.engine.open(topic, pa.schema([("h", sent.type)]))
+    for _ in range(3):
+        append.write(pa.RecordBatch.from_arrays([sent], names=["h"]))
+    assert append.finish(lambda: False).rows == 12
+    append.close()
+    segments = [Segment(file.key, 0, file.rows) for file in world.index.files(topic.id)]
+    found = [value for batch in read(world.store, declared, segments) for value in batch.column(0).storage]
+    assert [value.as_py() for value in found] == [raw[start : start + 16] for start in range(0, 64, 16)] * 3
+
+
+@pytest.mark.parametrize(("kind", "value"), [(pa.time64("us"), 86_400_000_000), (pa.time32("s"), 86_400)])
+def test_the_end_of_the_day_is_no_time_of_day(world: World, kind: pa.DataType, value: int) -> None:
+    declared = TopicSchema.declare(pa.schema([("t", kind)]))
+    topic = world.catalog.create(draft(topic_name("s3", f"time{kind}"), declared))
+    array = pa.array([value], pa.int64() if kind.bit_width == 64 else pa.int32()).view(kind)
+    append = world.engine.open(topic, pa.schema([("t", kind)]))
+    append.write(pa.RecordBatch.from_arrays([array], names=["t"]))
+    with pytest.raises(InvalidArgument, match="column 't': a time of day must be before 24:00:00"):
+        append.finish(lambda: False)
+    append.close()
