@@ -19,6 +19,7 @@ from boilstream.catalog import typemap
 from boilstream.catalog.constraints import Constraints
 from boilstream.catalog.declared import column_name, normalise
 from boilstream.catalog.definition import Definition
+from boilstream.catalog.meanings import sql_name
 from boilstream.catalog.names import fold, topic_name
 from boilstream.catalog.typemap import Refused, show, show_type
 from boilstream.catalog.types import TopicSchema
@@ -187,8 +188,8 @@ def _change_type(change: ChangeType, definition: Definition, columns_of: Columns
         return definition
     if not widens(before.type, wanted):
         raise InvalidArgument(
-            f"column {show(before.name)}: {show_type(before.type)} cannot become {show_type(wanted)}, because the rows "
-            f"that are there are not rewritten; it can become {allowed(before.type)}"
+            f"column {show(before.name)}: {_type_name(before.type)} cannot become {_type_name(wanted)}, because the "
+            f"rows that are there are not rewritten; it can become {allowed(before.type)}"
         )
     changed: dict[str, Any] = {}
     if not typemap.has_children(wanted):  # a list of another kind is the same in Iceberg
@@ -197,6 +198,11 @@ def _change_type(change: ChangeType, definition: Definition, columns_of: Columns
     for sql in definition.constraints.checks:
         columns_of(sql, after.schema)  # refuses a condition that has no meaning for the new type
     return after
+
+
+def _type_name(kind: pa.DataType) -> str:
+    """DuckDB's own types have the names that its users know."""
+    return sql_name(kind) or show_type(kind)
 
 
 def _set_default(change: SetDefault, definition: Definition) -> Definition:

@@ -20,7 +20,7 @@ import pyarrow as pa
 from pyiceberg.schema import Schema
 from pyiceberg.table.metadata import TableMetadata
 
-from boilstream.catalog.constraints import Constraints
+from boilstream.catalog.constraints import MAX_CHECKS, Constraints
 from boilstream.catalog.names import TopicName, iceberg_identifier
 from boilstream.catalog.types import MAX_DECLARED_BYTES, TopicSchema, parse_declared, serialize_declared
 from boilstream.errors import InvalidArgument
@@ -178,7 +178,10 @@ def _parse_constraints(text: str | None) -> Constraints:
         return Constraints()
     match json.loads(text):
         case {"defaults": dict(defaults), "checks": list(checks)}:
-            if all(isinstance(sql, str) for sql in [*defaults.values(), *checks]):
+            if (
+                all(isinstance(sql, str) for sql in [*defaults.values(), *checks])
+                and len(checks) <= MAX_CHECKS
+            ):
                 return Constraints({_number(key): sql for key, sql in defaults.items()}, tuple(checks))
     raise ValueError("its constraints are not readable")
 

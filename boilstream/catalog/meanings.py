@@ -27,6 +27,9 @@ _STORAGE: Final[dict[str, tuple[pa.DataType, ...]]] = {
     "bit": _BYTES,
     "bignum": _BYTES,
 }
+_SQL_NAMES: Final = {"time_tz": "TIME WITH TIME ZONE"}
+"""Those that are not the name in capitals."""
+
 _HUGE: Final = pa.decimal128(38, 0)
 """What DuckDB sends a HUGEINT and UHUGEINT as, with their 128 bits unchanged."""
 
@@ -49,6 +52,12 @@ def duckdb_type(kind: pa.DataType) -> str | None:
     if is_named_by_duckdb(kind) and kind.storage_type in _STORAGE[kind.type_name]:
         return str(kind.type_name)
     return None
+
+
+def sql_name(kind: pa.DataType) -> str | None:
+    """What DuckDB calls a type of its own in SQL, None if it is no such type."""
+    name = duckdb_type(kind)
+    return None if name is None else _SQL_NAMES.get(name, name.upper())
 
 
 def translation(sent: pa.DataType, declared: pa.DataType, path: str) -> tuple[Step | None, pa.DataType]:

@@ -9,19 +9,21 @@ from typing import Any, Literal, cast
 from pyiceberg.catalog import Catalog
 from pyiceberg.exceptions import CommitFailedException, TableAlreadyExistsError
 from pyiceberg.schema import Schema
-from pyiceberg.table import Table
+from pyiceberg.table import Table, TableProperties
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.update import (
     AddSchemaUpdate,
     AssertCurrentSchemaId,
     AssertTableUUID,
     RemovePropertiesUpdate,
+    RemoveSchemasUpdate,
     SetCurrentSchemaUpdate,
     SetPropertiesUpdate,
     TableRequirement,
     TableUpdate,
     ValidatableTableRequirement,
 )
+from pyiceberg.utils.properties import property_as_bool
 from sqlalchemy.exc import SQLAlchemyError
 
 from boilstream.catalog.definition import KEPT, RENAME_PROPERTY, Definition, properties, read
@@ -45,6 +47,8 @@ def commit(catalog: Catalog, table: Table, wanted: Definition) -> TableMetadata:
         updates.append(AddSchemaUpdate(schema_=iceberg))
     if iceberg.schema_id != table.metadata.current_schema_id:
         updates.append(SetCurrentSchemaUpdate(schema_id=iceberg.schema_id))
+    if forgotten := _forgotten(table.metadata, wanted):
+        updates.append(RemoveSchemasUpdate(schema_ids=forgotten))
     updates.append(SetPropertiesUpdate(updates=properties(wanted)))
     if RENAME_PROPERTY in table.properties:
         updates.append(RemovePropertiesUpdate(removals=[RENAME_PROPERTY]))
@@ -80,7 +84,36 @@ def _commit(catalog: Catalog, table: Table, updates: list[TableUpdate]) -> Table
     answer = catalog.commit_table(
         table, cast(tuple[TableRequirement, ...], requirements), cast(Any, tuple(updates))
     )
+    _delete_old(table, answer.metadata)
     return answer.metadata
+
+
+def _delete_old(table: Table, after: TableMetadata) -> None:
+    """Delete the metadata files that `after` names no more, if the table is to have that done.
+
+    pyiceberg does so in transactions only. No later commit tries again, as with other engines.
+    """
+    if not property_as_bool(after.properties, TableProperties.METADATA_DELETE_AFTER_COMMIT_ENABLED, False):
+        return
+    kept = {entry.metadata_file for entry in after.metadata_log}
+    for entry in table.metadata.metadata_log:
+        if entry.metadata_file not in kept:
+            try:
+                table.io.delete(entry.metadata_file)
+            except (BoilStreamError, OSError, ValueError) as error:
+                log.warning("old metadata %s stays, it cannot be deleted: %r", entry.metadata_file, error)
+                return
+
+
+def _forgotten(metadata: TableMetadata, wanted: Definition) -> list[int]:
+    """Schemas of versions that are not kept, and that no snapshot was written with.
+
+    The newest stays: ids are not given twice.
+    """
+    kept = {schema.iceberg.schema_id for schema in wanted.versions.values()}
+    kept |= {snapshot.schema_id for snapshot in metadata.snapshots if snapshot.schema_id is not None}
+    kept |= {metadata.current_schema_id, max(schema.schema_id for schema in metadata.schemas)}
+    return [schema.schema_id for schema in metadata.schemas if schema.schema_id not in kept]
 
 
 class _AssertDefinition(ValidatableTableRequirement):

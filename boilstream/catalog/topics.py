@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -25,7 +25,7 @@ from pyiceberg.exceptions import (
     TableAlreadyExistsError,
     ValidationError,
 )
-from pyiceberg.table import Table
+from pyiceberg.table import Table, TableProperties
 from pyiceberg.table.metadata import TableMetadata
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -35,7 +35,7 @@ from boilstream.catalog.constraints import Constraints
 from boilstream.catalog.definition import Definition
 from boilstream.catalog.names import TopicName, iceberg_identifier, key_segment
 from boilstream.catalog.schemas import Schemas
-from boilstream.catalog.sql.expressions import Check
+from boilstream.catalog.sql.checked import CheckedColumns, Unchecked
 from boilstream.catalog.types import TopicSchema
 from boilstream.errors import AlreadyExists, BoilStreamError, InvalidArgument, NotFound, Unavailable
 from boilstream.storage.base import ObjectStore
@@ -45,7 +45,12 @@ log = logging.getLogger("boilstream.catalog.topics")
 MAX_DROPPED: Final = 1000
 """Dropped topics that `TopicCatalog.recently` still knows."""
 
-_FORMAT = {"format-version": "2", "write.parquet.compression-codec": "zstd"}
+_FORMAT = {
+    "format-version": "2",
+    "write.parquet.compression-codec": "zstd",
+    TableProperties.METADATA_DELETE_AFTER_COMMIT_ENABLED: "true",
+    TableProperties.METADATA_PREVIOUS_VERSIONS_MAX: "10",
+}
 
 _ATTEMPTS = 5
 """How often a change is tried when other processes change the same topic."""
@@ -219,24 +224,25 @@ class TopicCatalog:
         whichever process. Raises NotFound for a topic or column that is not there, AlreadyExists
         for a name that is taken, InvalidArgument for what cannot be.
         """
-        with self._change(), _unavailable():
-            for _ in range(_ATTEMPTS):
+        checked = CheckedColumns()
+        for _ in range(_ATTEMPTS):
+            checked.compile()  # takes long, so others must not wait
+            with suppress(CommitFailedException, Unchecked), self._change(), _unavailable():
                 topic = self.by_id(topic_id)
                 if topic is None:
                     raise NotFound("the topic does not exist any more")
-                with suppress(CommitFailedException):
-                    return self._alter(topic, change)
+                return self._alter(topic, change, checked)
         raise Unavailable("other servers are changing the topic; try again")
 
-    def _alter(self, topic: Topic, change: Change) -> Topic:
-        """As `alter`, with one attempt; raises CommitFailedException if another process was faster."""
+    def _alter(self, topic: Topic, change: Change, checked: CheckedColumns) -> Topic:
+        """As `alter`, one attempt; raises CommitFailedException if another process was faster, and Unchecked."""
         identifier = iceberg_identifier(topic.name)
         try:
             table = self._load(identifier)
             if table is None or str(table.metadata.table_uuid) != topic.id:
                 raise NoSuchTableError
             before = self._definition(topic, table)
-            after = apply(change, before, _checked_columns)
+            after = apply(change, before, checked.of(before.constraints.checks))
             if after is before:
                 metadata = table.metadata
             elif iceberg_identifier(after.name) == identifier:
@@ -375,10 +381,6 @@ class TopicCatalog:
             constraints=found.constraints,
             history=MappingProxyType(dict(found.versions)),
         )
-
-
-def _checked_columns(sql: str, schema: TopicSchema) -> Collection[str]:
-    return Check.compile(sql, schema).columns
 
 
 @contextmanager

@@ -17,10 +17,10 @@ from boilstream.catalog.types import TopicSchema
 class RowRules:
     """What rows of one definition are completed with and measured by."""
 
-    def __init__(self, schema: TopicSchema, constraints: Constraints) -> None:
-        """Raises InvalidArgument for an expression that cannot be evaluated."""
+    def __init__(self, schema: TopicSchema, constraints: Constraints, owner: str | None = None) -> None:
+        """Raises InvalidArgument for an expression that cannot be evaluated; `owner` is as in Check.compile."""
         self._published = published(schema)
-        self._checks = tuple(Check.compile(sql, schema) for sql in constraints.checks)
+        self._checks = tuple(Check.compile(sql, schema, owner) for sql in constraints.checks)
         self._checked = sorted(frozenset[str]().union(*(check.columns for check in self._checks)))
         by_id = {
             field.field_id: shown
@@ -45,4 +45,4 @@ class RowRules:
 @lru_cache(256)
 def rules_of(target: Topic | TopicDraft) -> RowRules:
     """The rules of a topic; raises InvalidArgument for an expression that cannot be evaluated."""
-    return RowRules(target.schema, target.constraints)
+    return RowRules(target.schema, target.constraints, owner=target.location)

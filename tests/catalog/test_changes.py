@@ -121,6 +121,16 @@ def test_what_is_so_already_is_no_change(change: Change) -> None:
         (ChangeType("id", pa.int16()), InvalidArgument, "int32 cannot become int16, .* can become int64$"),
         (ChangeType("id", pa.string()), InvalidArgument, "int32 cannot become string"),
         (ChangeType("name", pa.json_()), InvalidArgument, "it can become large_string$"),
+        (
+            ChangeType("name", pa.opaque(pa.binary(16), "hugeint", "DuckDB")),
+            InvalidArgument,
+            "'name': string cannot become HUGEINT, because",
+        ),
+        (
+            ChangeType("name", pa.opaque(pa.binary(8), "time_tz", "DuckDB")),
+            InvalidArgument,
+            "cannot become TIME WITH TIME ZONE, because",
+        ),
         (ChangeType("tags", pa.int8()), InvalidArgument, "it can become no other type$"),
         (ChangeType("id", pa.null()), InvalidArgument, "'Id': it has no type"),
     ],

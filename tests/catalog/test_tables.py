@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -33,14 +34,19 @@ from boilstream.catalog.changes import (
 )
 from boilstream.catalog.constraints import Constraints
 from boilstream.catalog.definition import MAX_VERSIONS, Definition
+from boilstream.catalog.factory import open_catalog
 from boilstream.catalog.names import topic_name
+from boilstream.catalog.sql.expressions import Check
 from boilstream.catalog.topics import Topic, TopicCatalog
 from boilstream.catalog.types import TopicSchema
-from boilstream.errors import AlreadyExists, InvalidArgument, NotFound, Unavailable
+from boilstream.errors import AlreadyExists, InvalidArgument, NotFound, ResourceExhausted, Unavailable
+from boilstream.storage.base import StoreMisconfigured
+from boilstream.storage.local import LocalStore
 from tests.catalog.model import KINDS, Model, changes, follow, words
 from tests.catalog.world import World, names, new
 from tests.support.stores import failing
 
+LOADED = pa.schema([pa.field("id", pa.int32(), nullable=False), ("note", pa.string()), ("size", pa.int32())])
 COLUMNS = pa.schema([pa.field("id", pa.int8(), nullable=False), ("note", pa.string()), ("size", pa.uint8())])
 
 
@@ -195,6 +201,132 @@ def test_a_check_holds_its_columns(world: World, topic: Topic) -> None:
         world.catalog.alter(topic.id, RenameColumn("ID", "key"))
     assert world.catalog.get(topic.name) is topic
     assert world.catalog.alter(topic.id, ChangeType("id", pa.int64())).version == 2
+
+
+@pytest.mark.parametrize(
+    "change", [DropColumn("note"), RenameColumn("note", "text"), ChangeType("id", pa.int16())], ids=repr
+)
+def test_nobody_waits_while_a_check_is_evaluated(
+    world: World, topic: Topic, change: Change, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled = watch_checks(monkeypatch, lambda: world.make("other", f"t{len(compiled)}"))
+    assert world.catalog.alter(topic.id, change).version == 2
+    assert compiled == ["id > 0"]
+    assert names(world.catalog) == ["other.t1", "s3.Events"]
+
+
+def test_a_check_is_asked_again_if_the_topic_was_altered_meanwhile(
+    world: World, topic: Topic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other, wider = world.open(), [pa.int32(), pa.int16()]
+
+    def alter() -> None:
+        if wider:
+            other.alter(topic.id, AddColumn(pa.field(f"c{len(wider)}", wider.pop())))
+
+    compiled = watch_checks(monkeypatch, alter)
+    changed = world.catalog.alter(topic.id, RenameColumn("note", "text"))
+    assert changed.version == 4
+    assert changed.schema.declared.names == ["id", "text", "size", "c2", "c1"]
+    assert compiled == ["id > 0"] * 3
+
+
+def test_a_check_that_cannot_be_evaluated_leaves_the_catalog_free(
+    world: World, topic: Topic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def busy() -> None:
+        raise ResourceExhausted("busy")
+
+    watch_checks(monkeypatch, busy)
+    with pytest.raises(ResourceExhausted):
+        world.catalog.alter(topic.id, DropColumn("note"))
+    assert world.catalog.alter(topic.id, AddColumn(pa.field("c", pa.int8()))).version == 2
+
+
+def watch_checks(monkeypatch: pytest.MonkeyPatch, meanwhile: Callable[[], object]) -> list[str]:
+    """The texts that are compiled from now on; `meanwhile` runs in each."""
+    compiled: list[str] = []
+    compile_check = Check.compile
+
+    def watched(sql: str, schema: TopicSchema) -> Check:
+        compiled.append(sql)
+        meanwhile()
+        return compile_check(sql, schema)
+
+    monkeypatch.setattr(Check, "compile", watched)
+    return compiled
+
+
+def test_a_topic_has_a_bounded_number_of_checks() -> None:
+    checks = tuple(f"id > {number}" for number in range(33))
+    assert Constraints(checks=checks[:32]).checks == checks[:32]
+    with pytest.raises(InvalidArgument, match="would have 33 CHECKs and may have 32"):
+        Constraints(checks=checks)
+
+
+# What a table leaves behind
+
+
+def test_the_metadata_of_a_table_does_not_grow_without_end(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "store")
+    catalog = open_catalog(None, tmp_path, store)
+    catalog.load()
+    topic = catalog.create(new("s3", "Events", COLUMNS))
+
+    def files() -> list[Path]:
+        return sorted((tmp_path / "store" / topic.location).rglob("*.metadata.json"))
+
+    sizes = []
+    for number in range(30):
+        column = f"c{number % 3}"
+        catalog.alter(topic.id, AddColumn(pa.field(column, pa.int8())))
+        catalog.alter(topic.id, DropColumn(column))
+        sizes.append(sum(path.stat().st_size for path in files()))
+    assert len(files()) == 11, "the current one and ten before it"
+    assert sizes[-1] < sizes[10] * 1.1
+    table = catalog._catalog.load_table(("s3", "events"))
+    assert {entry.metadata_file for entry in table.metadata.metadata_log} == {
+        store.url(path.relative_to(tmp_path / "store").as_posix()) for path in files()
+    } - {table.metadata_location}
+    again = open_catalog(None, tmp_path, store)
+    again.load()
+    assert same(again.get(topic.name), catalog.get(topic.name))
+
+
+def test_schemas_of_kept_versions_and_of_snapshots_stay(world: World, topic: Topic) -> None:
+    plain = world.plain_iceberg(elsewhere=False)
+    plain.load_table(("s3", "events")).append(
+        pa.table({"id": pa.array([1], pa.int32()), "note": ["x"], "size": pa.array([2], pa.int32())}, LOADED)
+    )
+    given = set()
+    for number in range(2 * MAX_VERSIONS):
+        changed = world.catalog.alter(topic.id, AddColumn(pa.field(f"c{number}", pa.int8())))
+        used = changed.schema.iceberg.schema_id
+        assert used not in given, "an id is given once"
+        given.add(used)
+    metadata = world.catalog._catalog.load_table(("s3", "events")).metadata
+    kept = {schema.iceberg.schema_id for schema in changed.history.values()}
+    assert {schema.schema_id for schema in metadata.schemas} == {0, *kept}
+    assert len(kept) == MAX_VERSIONS
+    assert plain.load_table(("s3", "events")).scan().to_arrow()["note"].to_pylist() == ["x"]
+
+
+def test_an_old_file_that_cannot_be_deleted_is_no_failure(
+    world: World, topic: Topic, caplog: pytest.LogCaptureFixture
+) -> None:
+    deleted: list[str] = []
+
+    def fail(method: str, key: str) -> None:
+        if method == "delete":
+            deleted.append(key)
+            raise StoreMisconfigured("no right to delete")
+
+    world.store.before = fail
+    for number in range(15):
+        assert world.catalog.alter(topic.id, SetDefault("size", str(number))).version == number + 2
+    assert deleted
+    assert "cannot be deleted" in caplog.text
+    assert same(world.open().get(topic.name), world.catalog.get(topic.name))
 
 
 def test_the_new_name_must_be_free(world: World, topic: Topic) -> None:
@@ -553,6 +685,7 @@ DAMAGED = [
     {"boilstream.constraints": "[]"},
     {"boilstream.constraints": '{"defaults": {"x": "1"}, "checks": []}'},
     {"boilstream.constraints": '{"defaults": {}, "checks": [1]}'},
+    {"boilstream.constraints": json.dumps({"defaults": {}, "checks": ["true"] * 33})},
     {"boilstream.history": "%%%"},
     {"boilstream.history": "AAAA"},
     {"boilstream.history": "eJyrVgIAAWAAvw=="},

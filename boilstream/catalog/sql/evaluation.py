@@ -17,5 +17,14 @@ CPU_SECONDS: Final = 5.0
 WALL_SECONDS: Final = 20.0
 """Time of one request on the clock, for a machine that is busy with other things."""
 
-MEMORY_BYTES: Final = 1024 * 1024 * 1024
-"""Address space of a process beyond what it takes when idle."""
+MIN_MEMORY_BYTES: Final = 256 * 1024 * 1024
+MAX_MEMORY_BYTES: Final = 1024 * 1024 * 1024
+"""Bounds of the address space of a process beyond what it takes when idle."""
+
+MEMORY_PART: Final = 16
+"""Between them it is this part of the memory of the machine or container."""
+
+
+def memory_limit(memory: int) -> int:
+    """Bytes of address space that a process gets where there is so much memory."""
+    return max(MIN_MEMORY_BYTES, min(MAX_MEMORY_BYTES, memory // MEMORY_PART))

@@ -5,11 +5,12 @@ an interrupt is seen between chunks of rows only, and `memory_limit` does not co
 strings and lists. Here the kernel ends what takes too long and refuses memory, files and sockets.
 
 Requests come on standard input, one at a time, answers leave on standard output: `evaluation.LENGTHS`, a
-header of JSON, a payload.
+header of JSON, a payload. The first answer, to nothing, says that the process is ready.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -22,7 +23,8 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from boilstream.catalog.sql.evaluation import CPU_SECONDS, LENGTHS, MEMORY_BYTES, ROWS, WALL_SECONDS
+from boilstream.catalog.sql.evaluation import CPU_SECONDS, LENGTHS, ROWS, WALL_SECONDS, memory_limit
+from boilstream.machine import MIB, memory_bytes
 
 ROW_ERRORS = (duckdb.DataError, duckdb.InvalidInputException)
 """What DuckDB raises for the values of a row."""
@@ -36,7 +38,6 @@ _CONFIG = {
     "allow_persistent_secrets": "false",
     "python_enable_replacements": "false",
     "python_scan_all_frames": "false",
-    "memory_limit": "512MiB",
     "threads": "1",
     "arrow_lossless_conversion": "true",
     "TimeZone": "UTC",
@@ -47,7 +48,8 @@ _CONFIG = {
 def connect() -> Any:
     """A connection to an empty database in memory whose safeties cannot be turned off."""
     connection = duckdb.connect(":memory:")
-    for name, value in _CONFIG.items():
+    memory = f"{memory_limit(memory_bytes()) // 2 // MIB}MiB"
+    for name, value in {**_CONFIG, "memory_limit": memory}.items():
         connection.execute(f"SET {name} = '{value}'")
     connection.execute("SET lock_configuration = true")
     return connection
@@ -143,7 +145,10 @@ def answer(evaluator: Evaluator, header: dict[str, Any], payload: bytes) -> tupl
 def confine() -> None:
     """Give up what an expression does not need; this cannot be taken back."""
     if sys.platform == "linux":
-        resource.setrlimit(resource.RLIMIT_AS, (limit := _address_space() + MEMORY_BYTES, limit))
+        with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:  # noqa: PTH123
+            score.write("1000")  # when memory runs out, the kernel ends this process and not the server
+        limit = _address_space() + memory_limit(memory_bytes())
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))  # files and sockets; the open pipes stay
@@ -162,21 +167,25 @@ def _read(stream: BinaryIO, length: int) -> bytes:
     return data
 
 
+def _write(stream: BinaryIO, reply: dict[str, Any], data: bytes) -> None:
+    text = json.dumps(reply).encode()
+    stream.write(LENGTHS.pack(len(text), len(data)) + text)
+    stream.write(data)
+    stream.flush()
+
+
 def main() -> None:
     """Answer requests until standard input ends."""
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # nothing else may write among the answers
+    os.dup2(2, 1)  # nothing else may write among the answers; the server reads errors until this is ready
     evaluator = Evaluator()
     evaluator.warm_up()
     confine()
+    _write(answers, {"ready": True}, b"")
     while True:
         lengths = LENGTHS.unpack(_read(requests, LENGTHS.size))
         header, payload = (_read(requests, length) for length in lengths)
-        reply, data = answer(evaluator, json.loads(header), payload)
-        text = json.dumps(reply).encode()
-        answers.write(LENGTHS.pack(len(text), len(data)) + text)
-        answers.write(data)
-        answers.flush()
+        _write(answers, *answer(evaluator, json.loads(header), payload))
 
 
 if __name__ == "__main__":

@@ -39,10 +39,13 @@ class Check:
     columns: frozenset[str]
     """Names of the columns that it refers to, as they are declared."""
     _run: str = field(repr=False)
+    _owner: str | None = field(repr=False, compare=False)
 
     @classmethod
-    def compile(cls, sql: str, schema: TopicSchema) -> Check:
+    def compile(cls, sql: str, schema: TopicSchema, owner: str | None = None) -> Check:
         """The condition of a text over the published columns of a topic.
+
+        The conditions of one owner together leave a process to those of others; without one, the text is alone.
 
         Raises InvalidArgument with one sentence for a text that is no scalar expression, uses what is
         not allowed, names unknown columns or does not fit their types.
@@ -51,8 +54,8 @@ class Check:
         try:
             expression = read(sql, columns.names, SHARED)
             run = f"SELECT CAST(({expression.sql}) AS INTEGER) FROM {ROWS}"  # noqa: S608  was checked
-            check = cls(sql, expression.columns, run)
-            SHARED.first_zero(run, _stream(_needed(columns, expression.columns)))
+            check = cls(sql, expression.columns, run, owner)
+            SHARED.first_zero(run, _stream(_needed(columns, expression.columns)), owner)
         except (Refused, EvaluationFailed) as problem:
             raise InvalidArgument(f"CHECK ({_shown(sql)}): {problem}") from None
         return check
@@ -71,7 +74,7 @@ class Check:
         step = max(1, len(needed) * MAX_SLICE_BYTES // max(needed.nbytes, 1))
         for start in range(0, len(needed), step):
             try:
-                row = SHARED.first_zero(self._run, _stream(schema, needed.slice(start, step)))
+                row = SHARED.first_zero(self._run, _stream(schema, needed.slice(start, step)), self._owner)
             except EvaluationFailed as problem:
                 where = "" if problem.row is None else f" for row {start + problem.row}"
                 message = f"CHECK ({_shown(self.sql)}) cannot be evaluated{where}: {problem.reason}"
