@@ -105,6 +105,7 @@ class App:
                 self._engine,
                 log_writer,
                 index,
+                store,
                 self._authorizer,
                 expiry=expiry,
                 auditor=auditor,

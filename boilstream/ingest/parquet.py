@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from boilstream.ingest.statistics import statistics
-from boilstream.log.records import ColumnStatistics
+from boilstream.log.statistics import ColumnStatistics
 
 ROW_GROUP_ROWS, ROW_GROUP_BYTES = 262_144, 32 * 1024 * 1024
 """Rows and bytes (of Arrow) in a row group at most: what a reader holds at a time, and the least that

@@ -27,6 +27,8 @@ from boilstream.ingest.group import Receipt
 from boilstream.ingest.rules import RowRules
 from boilstream.log.index import LogIndex
 from boilstream.log.writer import LogWriter
+from boilstream.query.data_files import null_count
+from boilstream.storage.base import ObjectStore
 
 
 class Ingestion:
@@ -38,6 +40,7 @@ class Ingestion:
         engine: IngestEngine,
         log_writer: LogWriter,
         index: LogIndex,
+        store: ObjectStore,
         authorizer: Authorizer,
         *,
         expiry: ExpiryRule,
@@ -50,6 +53,7 @@ class Ingestion:
         self._engine = engine
         self._log_writer = log_writer
         self._index = index
+        self._store = store
         self._authorizer = authorizer
         self._expiry = expiry
         self._auditor = auditor
@@ -136,14 +140,12 @@ class Ingestion:
             Default.compile(change.sql, published(topic.schema).declared.field(position)).values(1)
 
     def _require_no_nulls(self, topic: Topic, change: SetNotNull) -> None:
-        """Every committed file says how many nulls it has; one that was written before the column has nothing else."""
         position = topic.schema.position(change.name)
         if position is None:
-            return
+            return  # refused by the change itself
         field_id = topic.schema.iceberg.fields[position].field_id
         for file in self._index.files(topic.id):
-            known = file.statistics.get(field_id)
-            if file.rows and (known is None or known.nulls):
+            if null_count(self._store, file, field_id):
                 raise InvalidArgument(
                     f"column {show(change.name)} of {topic.name} cannot become NOT NULL: "
                     "there are rows where it is null"

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from boilstream.catalog.evolution import field_id
 from boilstream.log.footers import Footer
-from boilstream.log.records import ColumnStatistics
+from boilstream.log.statistics import ColumnStatistics
 
 
 def statistics(table: pa.Table, metadata: Any) -> Mapping[int, ColumnStatistics]:

@@ -9,7 +9,7 @@ from typing import Any, Final
 import pyarrow as pa
 
 from boilstream.catalog.typemap import FIELD_ID
-from boilstream.log.records import MAX_BOUND_CHARACTERS, Bound, ColumnStatistics
+from boilstream.log.statistics import MAX_BOUND_CHARACTERS, Bound, ColumnStatistics
 
 MAX_BOUNDED_COLUMNS: Final = 100
 """Top-level columns of a file that have bounds: the first ones."""
@@ -72,6 +72,33 @@ class Footer:
         return ColumnStatistics(
             statistics.null_count, _lower(kind, statistics.min_raw), _upper(kind, statistics.max_raw)
         )
+
+
+def null_count(metadata: Any, field_id: int) -> int | None:
+    """Rows of a file in which a top-level column is null, by its footer; None if that does not tell.
+
+    In a file without the column it is null in all rows. The footer tells nothing of a column with
+    children, for it counts the nulls of those, nor where the writer left out statistics.
+    """
+    leaf = 0
+    for field in metadata.schema.to_arrow_schema():
+        if (field.metadata or {}).get(FIELD_ID) == str(field_id).encode():
+            if not field.nullable:
+                return 0
+            return None if pa.types.is_nested(field.type) else _leaf_null_count(metadata, leaf)
+        leaf += _leaves(field.type)
+    rows: int = metadata.num_rows
+    return rows
+
+
+def _leaf_null_count(metadata: Any, leaf: int) -> int | None:
+    nulls = 0
+    for number in range(metadata.num_row_groups):
+        statistics = metadata.row_group(number).column(leaf).statistics
+        if statistics is None or not statistics.has_null_count:
+            return None
+        nulls += statistics.null_count
+    return nulls
 
 
 def _extreme(choose: Callable[..., Any], bounds: list[Bound | None]) -> Bound | None:

@@ -8,16 +8,17 @@ import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
+
+from boilstream.log.statistics import (
+    MAX_BOUND_CHARACTERS,
+    MAX_BOUND_INTEGER,
+    ColumnStatistics,
+    FileStatistics,
+)
 
 LOG_PREFIX = "_log/"
 FORMAT_VERSION = 1
-
-MAX_BOUND_CHARACTERS: Final = 32
-"""Longest text in a bound, in code points."""
-
-MAX_BOUND_INTEGER: Final = 10**38
-"""Integers in bounds are smaller than this, without the sign: a decimal has 38 digits at most."""
 
 _MAX_FIELD_ID = 2**31 - 1
 
@@ -29,26 +30,6 @@ class DamagedRecord(ValueError):
     """An object in the log that is not a record; the message says why."""
 
 
-Bound = int | float | str | bool
-"""A value in its stored form: dates are days since 1970-01-01, times and timestamps microseconds,
-decimals their unscaled integers."""
-
-
-@dataclass(frozen=True, slots=True)
-class ColumnStatistics:
-    """What is known of the values of one column in some rows.
-
-    Values are ordered as DuckDB orders them: text by code points, NaN above all other floats.
-    """
-
-    nulls: int
-    """Rows in which the column is null."""
-    lower: Bound | None = None
-    """No value is less; a text may be a prefix of the least. None: unknown."""
-    upper: Bound | None = None
-    """No value is greater; a text may be one that no row has. None: unknown."""
-
-
 @dataclass(frozen=True, slots=True)
 class DataFile:
     """One immutable Parquet file of a topic."""
@@ -57,7 +38,11 @@ class DataFile:
     rows: int
     bytes: int
     statistics: Mapping[int, ColumnStatistics] = field(default_factory=dict, hash=False)
-    """By field id of the top-level columns; a column that is not in it is not known."""
+    """By field id of the top-level columns, packed; a column that is not in it is not known."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.statistics, FileStatistics):
+            object.__setattr__(self, "statistics", FileStatistics(self.statistics))
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import pyarrow as pa
 import pyarrow.acero as acero
@@ -18,9 +15,9 @@ from boilstream.catalog.typemap import fixed_width
 from boilstream.catalog.types import TopicSchema
 from boilstream.log.footers import Footer
 from boilstream.log.records import DataFile
+from boilstream.query.data_files import opened
 from boilstream.query.predicates.predicate import Predicate
 from boilstream.storage.base import ObjectStore
-from boilstream.storage.retry import retrying
 
 BATCH_ROWS = 65_536
 """Rows of a batch at most: large enough for readers to work in bulk, small enough to stream."""
@@ -28,17 +25,11 @@ BATCH_ROWS = 65_536
 BATCH_BYTES = 64 * 1024 * 1024
 """Bytes of fixed-width columns in a batch at most; wide rows come in smaller batches."""
 
-READ_PATIENCE_SECONDS = 30.0
-"""How long a read waits for a store that does not answer."""
-
 RUN_BYTES = 32 * 1024 * 1024
 """Bytes (of Parquet before compression) that are read at once, if they are more than one row group."""
 
 PARTITION_BYTES = 8 * 1024 * 1024
 """Parquet bytes that one parallel part of a read takes at least, before there are more parts."""
-
-PAGE_BYTES = 256 * 1024
-"""Bytes of a column that are read from a local file at once."""
 
 MAX_PARTITIONS = 16
 """Parts of a read at most, unless their tickets would become too long."""
@@ -136,9 +127,7 @@ def read(
     Raises ObjectMissing when a file has been removed, StoreUnavailable when the store does not
     answer, InvalidArgument for an unknown column.
     """
-    scan = _Scan(store, schema, columns, predicate, row_ids=row_ids)
-    for segment in segments:
-        yield from scan.rows(segment)
+    yield from _Scan(store, schema, columns, predicate, row_ids=row_ids).rows(segments)
 
 
 class _Scan:
@@ -169,32 +158,26 @@ class _Scan:
         width = sum(fixed_width(field.type) for field in fields)
         self._batch_rows = max(1, min(BATCH_ROWS, BATCH_BYTES // max(1, width)))
 
-    def rows(self, segment: Segment) -> Iterator[pa.RecordBatch]:
-        """The rows of one segment."""
-        if self._predicate is not None and not self._predicate.may_match({}, segment.rows):
-            return
+    def rows(self, segments: Iterable[Segment]) -> Iterator[pa.RecordBatch]:
+        """The rows of the segments."""
+        predicate = self._predicate
+        if predicate is not None:
+            segments = (segment for segment in segments if predicate.may_match({}, segment.rows))
         if self._filter is None and len(self._output) == int(self._row_ids):
-            yield from self._counted(segment)
+            yield from self._counted(segments)
             return
-        with self._opened(segment.key) as parquet:
-            yield from self._read(parquet, segment)
+        for segment in segments:
+            with opened(self._store, segment.key) as parquet:
+                yield from self._read(parquet, segment)
 
-    def _counted(self, segment: Segment) -> Iterator[pa.RecordBatch]:
-        """Batches of row ids, or without columns, for a file that need not be opened."""
-        rows = segment.share(segment.rows)
-        for start in range(rows.start, rows.stop, BATCH_ROWS):
-            stop = min(start + BATCH_ROWS, rows.stop)
-            ids = pa.arange(segment.first_row_id + start, segment.first_row_id + stop)
-            yield pa.RecordBatch.from_arrays([ids], schema=pa.schema([ROW_ID])).select(self._output.names)
-
-    @contextmanager
-    def _opened(self, key: str) -> Iterator[pq.ParquetFile]:
-        source = retrying(partial(self._store.open, key), deadline=time.monotonic() + READ_PATIENCE_SECONDS)
-        # Where a request is dear the columns of a row group are fetched in few large ones, else in pages.
-        remote = self._store.is_remote
-        options = {"pre_buffer": True} if remote else {"pre_buffer": False, "buffer_size": PAGE_BYTES}
-        with source, pq.ParquetFile(source, **options) as parquet:
-            yield parquet
+    def _counted(self, segments: Iterable[Segment]) -> Iterator[pa.RecordBatch]:
+        """Batches of row ids, or without columns, which need no file; they are filled across segments."""
+        for ids in _filled(_ids(segments)):
+            if self._row_ids:
+                arrays = [pa.arange(part.start, part.stop) for part in ids]
+                yield pa.RecordBatch.from_arrays([pa.concat_arrays(arrays)], schema=self._output)
+            else:
+                yield pa.RecordBatch.from_arrays([pa.nulls(sum(map(len, ids)))], names=[""]).select([])
 
     def _read(self, parquet: pq.ParquetFile, segment: Segment) -> Iterator[pa.RecordBatch]:
         """The rows of a segment of an open file."""
@@ -273,6 +256,34 @@ class _Scan:
         if not self._row_ids:
             return declared
         return pa.RecordBatch.from_arrays([batch.columns[-1], *declared.columns], schema=self._output)
+
+
+def _ids(segments: Iterable[Segment]) -> Iterator[range]:
+    """Ids of the rows of the segments; those that follow each other are together."""
+    found = range(0)
+    for segment in segments:
+        share = segment.share(segment.rows)
+        start, stop = segment.first_row_id + share.start, segment.first_row_id + share.stop
+        if start != found.stop:
+            yield found
+            found = range(start, start)
+        found = range(found.start, stop)
+    yield found
+
+
+def _filled(ids: Iterable[range]) -> Iterator[list[range]]:
+    """The same ids in lots of BATCH_ROWS; the last is less, if it is not whole."""
+    lot: list[range] = []
+    room = BATCH_ROWS
+    for part in ids:
+        while part:
+            lot.append(part[:room])
+            part, room = part[room:], room - len(lot[-1])
+            if not room:
+                yield lot
+                lot, room = [], BATCH_ROWS
+    if lot:
+        yield lot
 
 
 def _truth(expression: pc.Expression, batch: pa.RecordBatch) -> pa.Array:

@@ -11,7 +11,8 @@ import pytest
 from boilstream.errors import Unavailable
 from boilstream.ingest.budget import MemoryBudget
 from boilstream.ingest.files import UPLOAD_THREADS, FileWriter
-from boilstream.log.records import ColumnStatistics, DataFile
+from boilstream.log.records import DataFile
+from boilstream.log.statistics import ColumnStatistics
 from tests.support.stores import MemoryStore
 
 SCHEMA = pa.schema([pa.field("n", pa.int64(), metadata={"PARQUET:field_id": "4"})])

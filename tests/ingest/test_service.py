@@ -53,6 +53,7 @@ class Service:
             self.world.engine,
             self.world.log_writer,
             self.world.index,
+            self.world.store,
             self.authorizer,
             expiry=ExpiryRule(10, self.clock),
             auditor=Auditor(self._log, Metrics()),

@@ -15,16 +15,9 @@ from hypothesis import strategies as st
 from boilstream.catalog.types import TopicSchema
 from boilstream.ingest.parquet import encode
 from boilstream.log.footers import MAX_BOUNDED_COLUMNS
-from boilstream.log.records import (
-    Bound,
-    ColumnStatistics,
-    DataFile,
-    Record,
-    TopicCommit,
-    decode,
-    new_writer_id,
-)
+from boilstream.log.records import DataFile, Record, TopicCommit, decode, new_writer_id
 from boilstream.log.records import encode as encode_record
+from boilstream.log.statistics import Bound, ColumnStatistics
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from boilstream.catalog.typemap import FIELD_ID
 from boilstream.log.footers import MAX_BOUNDED_COLUMNS, Footer
-from boilstream.log.records import MAX_BOUND_CHARACTERS, Bound, ColumnStatistics
+from boilstream.log.statistics import MAX_BOUND_CHARACTERS, Bound, ColumnStatistics
 
 LAST = chr(0x10FFFF)
 

@@ -7,9 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from boilstream.log.records import (
-    MAX_BOUND_CHARACTERS,
-    MAX_BOUND_INTEGER,
-    ColumnStatistics,
     DamagedRecord,
     DataFile,
     Record,
@@ -20,6 +17,7 @@ from boilstream.log.records import (
     parse_key,
     record_key,
 )
+from boilstream.log.statistics import MAX_BOUND_CHARACTERS, MAX_BOUND_INTEGER, ColumnStatistics
 
 WRITER = "0019a0b1c2d3e-00c0ffee"
 

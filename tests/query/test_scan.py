@@ -180,9 +180,30 @@ def test_counting_and_row_ids_open_no_file(
     topic = stored(10, 3)
     assert topic.read([], predicate, row_ids=True).column("rowid").to_pylist() == list(range(13))
     counted = list(read(topic.store, SCHEMA, topic.segments, columns=[], predicate=predicate))
-    assert [batch.num_rows for batch in counted] == [4, 4, 2, 3]
+    assert [batch.num_rows for batch in counted] == [4, 4, 4, 1]
     assert {batch.num_columns for batch in counted} == {0}
     assert topic.store.opened == []
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9), st.integers(1, 3)), max_size=9),
+    st.integers(1, 12),
+)
+def test_ids_without_columns_come_in_full_batches(files: list[tuple[int, int, int]], lot: int) -> None:
+    segments, expected, row_id = [], list[int](), 0
+    for others, rows, parts in files:  # rows of files of other parts, rows of this file
+        row_id += others
+        segments += [Segment("f", row_id, rows, part, parts) for part in range(parts)]
+        expected += range(row_id, row_id + rows)
+        row_id += rows
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scan, "BATCH_ROWS", lot)
+        with_ids = list(read(Files(), SCHEMA, segments, columns=[], row_ids=True))
+        counted = list(read(Files(), SCHEMA, segments, columns=[]))
+    assert [row_id for batch in with_ids for row_id in batch.column("rowid").to_pylist()] == expected
+    full, rest = divmod(len(expected), lot)
+    sizes = [*full * [lot], *([rest] if rest else [])]
+    assert [batch.num_rows for batch in with_ids] == [batch.num_rows for batch in counted] == sizes
 
 
 def test_rows_that_match_come_with_their_ids_and_without_the_columns_that_were_tested() -> None:

@@ -12,7 +12,7 @@ from boilstream.auth.capability import Capabilities
 from boilstream.auth.identity import Caller
 from boilstream.catalog.changes import Change
 from boilstream.catalog.names import fold, topic_name
-from boilstream.catalog.topics import Topic, TopicCatalog
+from boilstream.catalog.topics import TopicCatalog
 from boilstream.errors import AlreadyExists, InvalidArgument, NotFound, Unimplemented
 from boilstream.flight.airport.catalog import (
     CATALOG,
@@ -124,7 +124,7 @@ class AirportActions:
         require_no_time_travel(request)
         descriptor = request.descriptor("descriptor")
         topic = self._queries.topic_by_id(call.caller.identity, table_version(descriptor).topic_id)
-        return _serialized(topic, CATALOG, topic.name.schema)
+        return table_info(topic, CATALOG, topic.name.schema)
 
     # Definitions
 
@@ -166,7 +166,7 @@ class AirportActions:
             if on_conflict == "error":
                 raise
             topic = self._queries.topic(call.caller.identity, name).topic
-        return _serialized(topic, catalog, name.schema)
+        return table_info(topic, catalog, name.schema)
 
     def _drop_table(self, call: AirportCall, request: Request) -> bytes:
         require_catalog(request.text("catalog_name"))
@@ -182,13 +182,8 @@ class AirportActions:
         catalog = require_catalog(request.text("catalog"))
         name = topic_name(request.text("schema"), request.text("name"))
         topic = self._ingestion.alter_topic(call.caller, name, change(request))
-        return _serialized(topic, catalog, name.schema)
+        return table_info(topic, catalog, name.schema)
 
 
 def _refuse(reason: str, _call: AirportCall, _request: Request) -> bytes:
     raise Unimplemented(reason)
-
-
-def _serialized(topic: Topic, catalog: str, schema_name: str) -> bytes:
-    serialized: bytes = table_info(topic, catalog, schema_name).serialize()
-    return serialized

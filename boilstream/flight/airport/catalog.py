@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import partial
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -19,6 +19,7 @@ from boilstream.catalog.duckdb_types import published
 from boilstream.catalog.names import DEFAULT_SCHEMA, fold
 from boilstream.catalog.topics import Topic
 from boilstream.errors import InvalidArgument, NotFound
+from boilstream.flight.airport.cache import BytesCache
 from boilstream.flight.airport.codec import pack, pack_compressed
 
 CATALOG: Final = "boilstream"
@@ -33,7 +34,11 @@ UNREACHABLE_SCHEMAS: Final = frozenset({"main", "information_schema"})
 
 _ROW_ID_FIELD: Final = pa.field(ROW_ID, pa.int64(), metadata={"is_rowid": "1"})
 
-_UNKNOWN: Final = -1
+_UNKNOWN: Final = b"\xff" * 9 + b"\x01"
+"""-1 as a number in Protocol Buffers."""
+
+_schemas: Final = BytesCache(128 * 1024 * 1024)
+"""Schema messages by topic id and version; that many bytes are of some 50,000 topics with 50 columns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +70,19 @@ def with_row_id(declared: pa.Schema) -> pa.Schema:
     return pa.schema([*declared, _ROW_ID_FIELD.with_name(name)])
 
 
-@lru_cache(4096)
-def table_info(topic: Topic, catalog: str, schema_name: str) -> flight.FlightInfo:
+def table_info(topic: Topic, catalog: str, schema_name: str) -> bytes:
     """The table of a topic: columns with their defaults and checks, name, and the descriptor of this version.
 
-    `schema_name` is the name of its schema as the client knows it, in the same letter case.
+    `schema_name` is the name of its schema as the client knows it, in the same letter case. The answer is
+    a serialized FlightInfo.
     """
+    # Without the names: clients write them in any letter case.
+    schema = _schemas.get((topic.id, topic.version), partial(_table_schema, topic))
+    path = [catalog, schema_name, topic.name.table, f"{topic.id}.{topic.version}"]
+    return flight_info(schema, path, catalog, schema_name, topic.name.table)
+
+
+def _table_schema(topic: Topic) -> bytes:
     columns = published(topic.schema)
     fields = []
     for field, ice in zip(columns.declared, columns.iceberg.fields, strict=True):
@@ -80,17 +92,16 @@ def table_info(topic: Topic, catalog: str, schema_name: str) -> flight.FlightInf
     if topic.constraints.checks:
         checks = pack({"constraints": list(topic.constraints.checks)})
         schema = schema.with_metadata({"check_constraints": checks})
-    path = [catalog, schema_name, topic.name.table, f"{topic.id}.{topic.version}"]
-    return flight_info(schema, path, catalog, schema_name, topic.name.table)
+    serialized: bytes = schema.serialize().to_pybytes()
+    return serialized
 
 
-def flight_info(
-    schema: pa.Schema, path: Sequence[str], catalog: str, schema_name: str, table: str
-) -> flight.FlightInfo:
+def flight_info(schema: bytes, path: Sequence[str], catalog: str, schema_name: str, table: str) -> bytes:
     """A table in the form that the client expects: descriptor and application metadata, no endpoints.
 
-    The elements of `path` are percent-encoded: they also travel as a header, where the client allows ASCII
-    alone.
+    `schema` is the message of Arrow IPC. The elements of `path` are percent-encoded: they also travel as a
+    header, where the client allows ASCII alone. The answer is the message FlightInfo of Flight.proto, made
+    by hand so that a listing need not parse the schemas it has kept.
     """
     metadata = {
         "type": "table",
@@ -103,8 +114,26 @@ def flight_info(
         "description": None,
         "extra_data": None,
     }
-    descriptor = flight.FlightDescriptor.for_path(*(quote(part, safe="") for part in path))
-    return flight.FlightInfo(schema, descriptor, [], _UNKNOWN, _UNKNOWN, app_metadata=pack(metadata))
+    descriptor = flight.FlightDescriptor.for_path(*(quote(part, safe="") for part in path)).serialize()
+    packed = pack(metadata)
+    return b"".join(
+        [
+            *(b"\x0a", _varint(len(schema)), schema),
+            *(b"\x12", _varint(len(descriptor)), descriptor),
+            *(b"\x20", _UNKNOWN, b"\x28", _UNKNOWN),  # numbers of records and bytes
+            *(b"\x3a", _varint(len(packed)), packed),
+        ]
+    )
+
+
+def _varint(number: int) -> bytes:
+    """A length in Protocol Buffers: groups of 7 bits, the lowest first."""
+    groups = bytearray()
+    while number > 0x7F:
+        groups.append(number & 0x7F | 0x80)
+        number >>= 7
+    groups.append(number)
+    return bytes(groups)
 
 
 def table_version(descriptor: flight.FlightDescriptor) -> TableVersion:
@@ -122,7 +151,7 @@ def table_version(descriptor: flight.FlightDescriptor) -> TableVersion:
 
 def schema_contents(topics: Sequence[Topic], catalog: str, schema_name: str) -> dict[str, Any]:
     """The tables of one schema, inline."""
-    infos = [table_info(topic, catalog, schema_name).serialize() for topic in topics]
+    infos = [table_info(topic, catalog, schema_name) for topic in topics]
     return {"sha256": "", "url": None, "serialized": pack_compressed(infos)}
 
 

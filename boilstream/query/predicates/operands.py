@@ -22,7 +22,7 @@ from typing import Any, Final, Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from boilstream.log.records import Bound
+from boilstream.log.statistics import Bound
 from boilstream.query.predicates import predicate
 from boilstream.query.predicates.duckdb_values import Constant, DuckType, Family
 from boilstream.query.predicates.predicate import NULL_BOOLEAN, Outcome, Predicate, Range

@@ -14,7 +14,7 @@ from typing import Final, TypeAlias
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from boilstream.log.records import Bound, ColumnStatistics
+from boilstream.log.statistics import Bound, ColumnStatistics
 
 Statistics: TypeAlias = Mapping[int, ColumnStatistics]
 """What is known of the top-level columns of one file, by Iceberg field id."""

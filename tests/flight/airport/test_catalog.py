@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Any
 
 import msgpack
@@ -10,10 +11,12 @@ import pyarrow.flight as flight
 import pytest
 
 from boilstream.catalog.constraints import Constraints
+from boilstream.catalog.duckdb_types import published
 from boilstream.catalog.names import TopicName
 from boilstream.catalog.topics import Topic
 from boilstream.catalog.types import TopicSchema
 from boilstream.errors import InvalidArgument, NotFound
+from boilstream.flight.airport import catalog
 from boilstream.flight.airport.catalog import (
     catalog_listing,
     flight_info,
@@ -37,16 +40,20 @@ PEOPLE = pa.schema(
 
 def topic(schema: pa.Schema, name: tuple[str, str] = ("s3", "people"), **known: Any) -> Topic:
     declared = TopicSchema.declare(schema)
+    known.setdefault("id", str(uuid.uuid4()))
     known.setdefault("version", 1)
     known.setdefault("constraints", Constraints())
     return Topic(
-        id="b5ee6ac9-7e45-4a5e-9f0c-d5a0c31a9e0b",
         name=TopicName(*name),
         schema=declared,
         location="tables/s3/people-1",
         history={known["version"]: declared},
         **known,
     )
+
+
+def info(topic: Topic, catalog: str = "boilstream", schema_name: str = "s3") -> flight.FlightInfo:
+    return flight.FlightInfo.deserialize(table_info(topic, catalog, schema_name))
 
 
 def unzip(packed: bytes) -> bytes:
@@ -57,7 +64,7 @@ def unzip(packed: bytes) -> bytes:
 
 def test_the_worked_example_of_the_protocol() -> None:
     """Section 3.7 of the wire reference: `people(id BIGINT NOT NULL, name VARCHAR)`."""
-    info = flight_info(PEOPLE, ["s3", "people"], "boilstream", "s3", "people").serialize()
+    info = flight_info(PEOPLE.serialize().to_pybytes(), ["s3", "people"], "boilstream", "s3", "people")
     assert len(info) == 477
     assert info[:3] == bytes.fromhex("0ac002")
     assert info[3:11] == bytes.fromhex("ffffffff38010000")
@@ -97,10 +104,10 @@ def test_a_listing_has_the_members_of_the_protocol_in_their_order() -> None:
 
 
 def test_the_pseudo_column_comes_last() -> None:
-    info = table_info(topic(pa.schema([("a", pa.int32())])), "boilstream", "s3")
-    assert info.schema.names == ["a", "rowid"]
-    assert info.schema.field("rowid").metadata == {b"is_rowid": b"1"}
-    assert info.schema.field("rowid").type == pa.int64()
+    schema = info(topic(pa.schema([("a", pa.int32())]))).schema
+    assert schema.names == ["a", "rowid"]
+    assert schema.field("rowid").metadata == {b"is_rowid": b"1"}
+    assert schema.field("rowid").type == pa.int64()
 
 
 def test_where_its_name_is_taken_the_pseudo_column_has_another() -> None:
@@ -114,7 +121,7 @@ def test_defaults_and_checks_are_published() -> None:
         pa.schema([("id", pa.int64()), ("age", pa.int32())]),
         constraints=Constraints({2: "40 + 2"}, ("age > 0", "id < 10")),
     )
-    schema = table_info(people, "boilstream", "s3").schema
+    schema = info(people).schema
     assert schema.field("age").metadata == {b"default": b"40 + 2"}
     assert schema.field("id").metadata is None
     assert msgpack.unpackb(schema.metadata[b"check_constraints"]) == {"constraints": ["age > 0", "id < 10"]}
@@ -122,13 +129,51 @@ def test_defaults_and_checks_are_published() -> None:
 
 @pytest.mark.parametrize("name", ["täulu / 1", 'with "quotes"', "a%2Fb", "x" * 255, "日本"])
 def test_descriptors_are_ascii_and_lead_back_to_the_version(name: str) -> None:
-    info = table_info(topic(pa.schema([("a", pa.int32())]), ("ä", name), version=17), "boilstream", "ä")
-    path = [part.decode("ascii") for part in info.descriptor.path]
+    table = topic(pa.schema([("a", pa.int32())]), ("ä", name), version=17)
+    found = info(table, schema_name="ä")
+    path = [part.decode("ascii") for part in found.descriptor.path]
     assert all(part.isprintable() and "/" not in part and " " not in part for part in path)
     assert path[0] == "boilstream"
-    known = table_version(flight.FlightDescriptor.deserialize(info.descriptor.serialize()))
-    assert (known.topic_id, known.version) == ("b5ee6ac9-7e45-4a5e-9f0c-d5a0c31a9e0b", 17)
-    assert msgpack.unpackb(info.app_metadata)["name"] == name
+    known = table_version(flight.FlightDescriptor.deserialize(found.descriptor.serialize()))
+    assert (known.topic_id, known.version) == (table.id, 17)
+    assert msgpack.unpackb(found.app_metadata)["name"] == name
+
+
+@pytest.mark.parametrize("columns", [0, 1, 3, 300])
+def test_the_message_is_the_one_that_flight_makes(columns: int) -> None:
+    schema = pa.schema([(f"c{n}", pa.int32()) for n in range(columns)])
+    made = flight_info(schema.serialize().to_pybytes(), ["c", "ä", "t"], "c", "ä", "t")
+    descriptor = flight.FlightDescriptor.for_path("c", "%C3%A4", "t")
+    metadata = flight.FlightInfo.deserialize(made).app_metadata
+    assert made == flight.FlightInfo(schema, descriptor, [], -1, -1, app_metadata=metadata).serialize()
+
+
+def test_a_schema_is_made_once_for_all_spellings_of_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[TopicSchema] = []
+
+    def watched(schema: TopicSchema) -> TopicSchema:
+        made.append(schema)
+        return published(schema)
+
+    monkeypatch.setattr(catalog, "published", watched)
+    table = topic(pa.schema([("a", pa.int32())]))
+    infos = [
+        info(table, *names) for names in [("boilstream", "s3"), ("BoilStream", "S3"), ("boilstream", "s3")]
+    ]
+    assert [msgpack.unpackb(info.app_metadata)["catalog"] for info in infos] == [
+        "boilstream",
+        "BoilStream",
+        "boilstream",
+    ]
+    assert [info.descriptor.path[1] for info in infos] == [b"s3", b"S3", b"s3"]
+    assert len(made) == 1
+
+
+def test_another_version_or_topic_has_a_schema_of_its_own() -> None:
+    first = topic(pa.schema([("a", pa.int32())]))
+    altered = topic(pa.schema([("b", pa.int32())]), id=first.id, version=2)
+    tables = [first, altered, topic(pa.schema([("c", pa.int32())]))]
+    assert [info(table).schema.names[0] for _ in range(2) for table in tables] == 2 * ["a", "b", "c"]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pyarrow as pa
 from hypothesis import strategies as st
 
 from boilstream.catalog.types import TopicSchema
-from boilstream.log.records import Bound, ColumnStatistics
+from boilstream.log.statistics import Bound, ColumnStatistics
 
 I64 = 2**63 - 1
 

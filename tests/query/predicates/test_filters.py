@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from boilstream.catalog.types import TopicSchema
 from boilstream.errors import InvalidArgument
-from boilstream.log.records import ColumnStatistics
+from boilstream.log.statistics import ColumnStatistics
 from boilstream.query.predicates import filters
 from boilstream.query.predicates.filters import parse
 from boilstream.query.predicates.predicate import Predicate

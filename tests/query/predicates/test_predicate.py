@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from boilstream.log.records import ColumnStatistics
+from boilstream.log.statistics import ColumnStatistics
 from boilstream.query.predicates import predicate
 from boilstream.query.predicates.columns import operand
 from boilstream.query.predicates.duckdb_values import Constant, Family
