@@ -262,7 +262,7 @@ def test_a_column_that_is_called_rowid(
     plain.put(["s3", table], pa.table({"a": [1, 2], "RowId": ["x", "y"]}))
     plain.close()
     duckdb = attach()
-    assert duckdb.table(table).rowid is None
+    assert duckdb.table(table).schema.names == ["a", "RowId", "_rowid"]
     assert duckdb.query(table, 'SELECT a, "RowId" FROM t ORDER BY a') == [(1, "x"), (2, "y")]
     assert duckdb.query(table, "SELECT count(*) FROM t") == [(2,)]
     duckdb.insert(table, "VALUES (3, 'z')")

@@ -156,6 +156,8 @@ def boolean(_value: object) -> list[str]:
 FLOATS = st.sampled_from([0.0, -0.0, math.nan, math.inf, -math.inf, 1.5, -1.5, 0.1, 1e300, 5e-324])
 DAY_US = 86_400_000_000
 SIXTEEN = st.binary(min_size=16, max_size=16) | st.integers(0, 2).map(lambda n: n.to_bytes(16, "little"))
+INFINITE = st.sampled_from([-I64, I64])
+"""What DuckDB stores for infinite timestamps of any unit."""
 STAMPS = integers(-I64, I64) | st.integers(-2000, 2000)
 
 KINDS: dict[str, Kind] = {
@@ -194,8 +196,8 @@ KINDS: dict[str, Kind] = {
     "time ms": Kind(pa.time32("ms"), st.integers(0, 86_399_999), time_of_day(1000)),
     "time": Kind(pa.time64("us"), st.integers(0, DAY_US - 1), time_of_day(1)),
     "time ns": Kind(pa.time64("ns"), st.integers(0, 3) | st.integers(0, DAY_US * 1000 - 1), time_ns),
-    "ts s": Kind(pa.timestamp("s"), st.integers(-(10**11), 10**11), timestamp(1, 1_000_000, "_S")),
-    "ts ms": Kind(pa.timestamp("ms"), st.integers(-(10**14), 10**14), timestamp(1, 1000, "_MS")),
+    "ts s": Kind(pa.timestamp("s"), INFINITE | st.integers(-(10**11), 10**11), timestamp(1, 1_000_000, "_S")),
+    "ts ms": Kind(pa.timestamp("ms"), INFINITE | st.integers(-(10**14), 10**14), timestamp(1, 1000, "_MS")),
     "ts": Kind(pa.timestamp("us"), STAMPS, timestamp(1, 1, "")),
     "ts ns": Kind(pa.timestamp("ns"), STAMPS, timestamp(1000, 1, "_NS")),
     "tz": Kind(pa.timestamp("us", "Europe/Helsinki"), STAMPS, timestamp(1, 1, "TZ")),

@@ -260,7 +260,8 @@ def _check_columns(table: Table) -> None:
         raise ClientWouldCrash(f"table {table.name!r} has no columns")
     for item in table.schema:
         metadata = item.metadata or {}
-        if b"is_rowid" in metadata and (item.name != "rowid" or not metadata[b"is_rowid"]):
+        is_named = item.name.lstrip("_") == "rowid"  # underscores where a column has the name
+        if b"is_rowid" in metadata and not (is_named and metadata[b"is_rowid"]):
             raise ProtocolBroken(f"table {table.name!r}: the row id column is called {item.name!r}")
         if problem := unusable(item.type):
             raise ClientWouldCrash(
