@@ -36,6 +36,9 @@ _EARLY_FILE_BYTES = 32 * 1024 * 1024
 """Size of the first two files of an append, doubled for every two that follow: encoding begins soon, and the rest
 that is left for the end of the stream is small beside what went before."""
 
+_COMPANY = 4
+"""Batches that a group should have room for: copying fewer, larger ones together costs more than it saves."""
+
 GROUP_ROWS = 65_536
 """Small batches are checked and converted together, up to so many rows: the work per batch is dear."""
 
@@ -96,7 +99,7 @@ class Append:
             raise self._failure
         batch = self._conformer.prepare(batch)
         size = _held(batch)
-        is_large = size >= self._limits.max_group_bytes
+        is_large = size * _COMPANY >= self._limits.max_group_bytes
         if is_large or not self._engine.budget.try_reserve(size):
             self._take()  # as a file in the making it can be relieved
             self._reserve(size)
