@@ -16,6 +16,8 @@ from boilstream.catalog.duckdb_types import published
 from boilstream.catalog.types import TopicSchema
 from tests.catalog.arrow_data import LEAVES, fields
 
+pytestmark = pytest.mark.slow  # a matrix of all types, clients and nestings
+
 _relaxed = settings(deadline=None, suppress_health_check=list(HealthCheck))
 
 _LEAVES: dict[str, list[str]] = {
