@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ from boilstream.auth.authorizer import Authorizer
 from boilstream.auth.errors import Denied, TokenExpired
 from boilstream.auth.expiry import ExpiryRule
 from boilstream.auth.identity import Caller, Identity
-from boilstream.auth.rules import Rules
+from boilstream.auth.rules import Action, Rule, Rules, TopicGlob
+from boilstream.catalog.changes import RenameTopic, SetNotNull
 from boilstream.catalog.names import TopicName, topic_name
-from boilstream.errors import AlreadyExists, InvalidArgument, NotFound, Unavailable
+from boilstream.errors import AlreadyExists, ConstraintViolated, InvalidArgument, NotFound, Unavailable
 from boilstream.ingest.group import Receipt
 from boilstream.ingest.service import Ingestion
 from boilstream.observe.audit import AuditLog
@@ -266,3 +268,56 @@ def test_a_right_that_is_taken_away_ends_open_appends(service: Service) -> None:
     with pytest.raises(Denied):
         service.ingestion.open(caller(), NAME, SCHEMA)
     assert service.audited() == []
+
+
+def nulls_and_ones(*values: int | None) -> pa.RecordBatch:
+    return pa.record_batch({"n": pa.array(values, pa.int64())})
+
+
+def forget_statistics(service: Service) -> None:
+    """Make the index what a start finds in the log of a release that kept no statistics."""
+    topic = service.world.catalog.get(NAME)
+    known = service.world.index._topics[topic.id]
+    known._files = [replace(file, statistics={}) for file in known._files]
+    known._snapshot = None
+
+
+@pytest.mark.parametrize("release", ["this one", "one without statistics"])
+def test_a_column_becomes_not_null_only_while_no_row_is(service: Service, release: str) -> None:
+    admin = caller("Admins")
+    service.put(caller(), nulls_and_ones(1, 2))
+    service.put(caller(), nulls_and_ones(3, None))
+    if release != "this one":
+        forget_statistics(service)
+    with pytest.raises(InvalidArgument, match=r"'n' of s3\.Events cannot become NOT NULL"):
+        service.ingestion.alter_topic(admin, NAME, SetNotNull("n"))
+    service.ingestion.drop_topic(admin, NAME)
+    service.put(caller(), nulls_and_ones(1, 2))
+    if release != "this one":
+        forget_statistics(service)
+    altered = service.ingestion.alter_topic(admin, NAME, SetNotNull("N"))
+    assert not altered.schema.declared.field("n").nullable
+    with pytest.raises(ConstraintViolated):
+        service.put(caller(), nulls_and_ones(None))
+    assert service.world.index.totals(altered.id).rows == 2
+
+
+def test_altering_needs_admin_and_is_audited(service: Service) -> None:
+    service.put(caller(), rows(1))
+    with pytest.raises(Denied):
+        service.ingestion.alter_topic(caller(), NAME, RenameTopic("other"))
+    altered = service.ingestion.alter_topic(caller("Admins"), NAME, RenameTopic("Other"))
+    assert str(altered.name) == "s3.Other"
+    line = service.audited()[-1]
+    assert (line["action"], line["topic"], line["decision"]) == ("admin", "s3.Events", "allowed")
+    assert line["reason"].endswith("RenameTopic")
+
+
+def test_a_topic_cannot_be_renamed_to_a_name_that_its_admin_may_not_write(service: Service) -> None:
+    """Else whoever rules one name could put rows under any other."""
+    service.put(caller(), rows(1))
+    rule = Rule((TopicGlob("s3", "Events"),), frozenset({Action.ADMIN}), groups=frozenset({"Owners"}))
+    service.authorizer.replace(Rules(write_groups=frozenset({"Writers"}), file_rules=(rule,)))
+    with pytest.raises(Denied):
+        service.ingestion.alter_topic(caller("Owners"), NAME, RenameTopic("payroll"))
+    assert service.world.catalog.find(NAME) is not None
